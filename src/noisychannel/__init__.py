@@ -1,0 +1,1 @@
+"""noisychannel: is this perturbation defense real?"""

@@ -1,0 +1,5 @@
+"""`python -m noisychannel`."""
+
+from noisychannel.cli import main
+
+main()

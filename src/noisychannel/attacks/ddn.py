@@ -1,0 +1,84 @@
+"""Decoupled direction and norm: a fast search for the smallest L2 perturbation."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude
+from noisychannel.errors import expected
+from noisychannel.norms import L2, per_example
+from noisychannel.objectives import CrossEntropy
+from noisychannel.types import Adversarials, Batch, View
+
+__all__ = ["DDN"]
+
+
+@dataclass(frozen=True)
+class DDN:
+    """Walk on a sphere whose radius shrinks while adversarial and grows while not.
+
+    δ ← δ + α_k·g/‖g‖; ε ← (1 ∓ γ)·ε; δ ← ε·δ/‖δ‖, clipped to [0, 1]; α_k falls from 1 to .01 along a cosine.
+
+    Args:
+        steps: gradients per example.
+        initial: first radius, pixels in [0, 1].
+        gamma: relative change of the radius per step, in (0, 1).
+
+    Raises:
+        UserError: a number out of range.
+
+    Source: Rony et al. 2019, algorithm 1.
+    Differs: 1. no quantisation to 256 levels. 2. candidates of a random view are re-tested (five kept along the way).
+    """
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[Literal["budget", "minimal"]] = "minimal"
+    steps: int = 100
+    initial: float = 1.0
+    gamma: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise expected("steps", "a whole number ≥ 1", self.steps)
+        if self.initial <= 0:
+            raise expected("initial", "a number > 0", self.initial)
+        if not 0 < self.gamma < 1:
+            raise expected("gamma", "a number between 0 and 1", self.gamma)
+
+    @property
+    def gradients(self) -> int:
+        """Gradients per example at most."""
+        return self.steps
+
+    def __call__(self, view: View, batch: Batch) -> Adversarials:
+        """Attack every example of the batch."""
+        norm, x = L2(), batch.x
+        kept, strongest = Shortlist(x, KEEP), Shortlist(x, 1)
+        rows = torch.arange(len(batch), device=x.device)
+        delta = torch.zeros_like(x)
+        radius = torch.full((len(batch),), self.initial, device=x.device)
+        active = batch
+        for step in range(self.steps + 1):
+            at = active.x + delta
+            last = step == self.steps
+            query = view.query(at, active, CrossEntropy(), step, gradient=not last)
+            score = torch.where(query.fooled, norm.size(delta), torch.inf)
+            slot = torch.full_like(rows, step * KEEP // (self.steps + 1))
+            kept.offer(rows, at, score, slot)
+            strongest.offer(rows, at, query.margin, torch.zeros_like(rows))
+            if last:
+                break
+            if step == 0 and view.compact and not view.stochastic:
+                stay = ~query.fooled  # misclassified as they are: nothing to search
+                rows, active, delta, radius = rows[stay], active.rows(stay), delta[stay], radius[stay]
+                query = query._replace(gradient=query.gradient[stay], fooled=query.fooled[stay])
+                if len(rows) == 0:
+                    break
+            alpha = 0.01 + 0.99 * (1 + math.cos(math.pi * step / self.steps)) / 2
+            radius = torch.where(query.fooled, radius * (1 - self.gamma), radius * (1 + self.gamma))
+            delta = delta + alpha * norm.steepest(query.gradient)
+            delta = delta * per_example(radius / norm.size(delta).clamp_min(1e-12), delta)
+            delta = (active.x + delta).clamp(0, 1) - active.x
+        return conclude(view, batch, kept, strongest, norm)

@@ -1,0 +1,134 @@
+"""The smallest budget at which a budget attack succeeds, searched per example."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from noisychannel.attacks.gradient import PGD, random_start, stepped
+from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude
+from noisychannel.errors import expected
+from noisychannel.types import Adversarials, Batch, Query, View
+
+__all__ = ["Minimise"]
+
+
+@dataclass(frozen=True)
+class Minimise:
+    """Search the radius of a PGD per example: grow it until it succeeds, then bisect.
+
+    ε ← growth · ε until adversarial (at most `expansions` trials); then ε ← (good + bad)/2.
+
+    Every example has its own clock: as soon as its trial ends (adversarial, or out of steps) it
+    starts its next one, so that the batch stays full until most examples are done.
+
+    Args:
+        attack: the budget attack; its epsilon is where the search begins, its step size scales with ε.
+        expansions: trials while growing.
+        bisections: trials while bisecting.
+        growth: factor between growing trials.
+
+    Raises:
+        UserError: a number out of range, or an attack whose radius cannot be searched.
+
+    Source: paper B (attacks "tuned to minimise the distance"); the authors' PGD: ε .3, 40 steps of .01, 20 + 20 trials.
+    """
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[Literal["budget", "minimal"]] = "minimal"
+    attack: PGD = field(default=PGD(epsilon=0.3, steps=40, step_size=0.01))
+    expansions: int = 20
+    bisections: int = 20
+    growth: float = 1.5
+
+    def __post_init__(self) -> None:
+        if self.attack.epsilon <= 0:
+            raise expected("epsilon of the searched attack", "a number > 0", self.attack.epsilon)
+        if self.expansions < 1 or self.bisections < 0:
+            raise expected(
+                "trials", "expansions ≥ 1 and bisections ≥ 0", (self.expansions, self.bisections)
+            )
+        if self.growth <= 1:
+            raise expected("growth", "a number > 1", self.growth)
+
+    @property
+    def gradients(self) -> int:
+        """Gradients per example at most."""
+        return (self.expansions + self.bisections) * (self.attack.steps + 1)
+
+    def __call__(self, view: View, batch: Batch) -> Adversarials:
+        """Attack every example of the batch."""
+        lanes = _Lanes(self, batch)
+        kept, strongest = Shortlist(batch.x, KEEP), Shortlist(batch.x, 1)
+        while len(lanes.rows):
+            query = view.query(lanes.at, lanes.batch, self.attack.loss, lanes.clock)
+            distance = self.attack.norm.distance(lanes.at, lanes.batch.x)
+            score = torch.where(query.fooled, distance, torch.inf)
+            kept.offer(lanes.rows, lanes.at, score, lanes.trial % KEEP)
+            strongest.offer(
+                lanes.rows, lanes.at, query.margin, torch.zeros_like(lanes.rows)
+            )
+            lanes.advance(query, alone=not view.stochastic, compact=view.compact)
+        return conclude(view, batch, kept, strongest, self.attack.norm)
+
+
+class _Lanes:
+    """Where each unfinished example stands in its search."""
+
+    def __init__(self, search: Minimise, batch: Batch) -> None:
+        self.search, self.batch, n = search, batch, len(batch)
+        device = batch.x.device
+        self.rows = torch.arange(n, device=device)
+        self.at = batch.x
+        self.radius = torch.full((n,), search.attack.epsilon, device=device)
+        self.good = torch.full((n,), torch.inf, device=device)
+        self.bad = torch.zeros(n, device=device)
+        # Trial 0, step 0 asks about the clean example itself; trials proper are counted from 1.
+        self.trial = torch.zeros(n, dtype=torch.int64, device=device)
+        self.halvings = torch.zeros(n, dtype=torch.int64, device=device)
+        self.step = torch.full((n,), search.attack.steps, dtype=torch.int64, device=device)
+
+    @property
+    def clock(self) -> Tensor:
+        """A number that no two questions about one example share."""
+        return self.trial * (self.search.attack.steps + 1) + self.step
+
+    def advance(self, query: Query, alone: bool, compact: bool) -> None:
+        """Take the step, or end the trial and begin the next; drop examples whose search is over."""
+        attack, search = self.search.attack, self.search
+        first = self.trial == 0
+        ended = query.fooled | (self.step >= attack.steps)
+        success = ended & query.fooled & ~first
+        failure = ended & ~query.fooled & ~first
+        self.good = torch.where(success, self.radius, self.good)
+        self.bad = torch.where(failure & self.good.isfinite(), self.radius, self.bad)
+        growing = self.good.isinf()
+        self.halvings = self.halvings + (ended & ~first & ~growing)
+        grown = torch.where(first, self.radius, self.radius * search.growth)
+        following = torch.where(growing, grown, (self.good + self.bad) / 2)
+        self.radius = torch.where(ended, following, self.radius)
+        self.trial = self.trial + ended
+        self.step = torch.where(ended, 0, self.step + 1)
+        # The trial that ended the growth is not a bisection, hence bisections + 1 halvings.
+        over = (growing & (self.trial > search.expansions)) | (self.halvings > search.bisections)
+        if alone:
+            over = over | (first & query.fooled)  # misclassified as it is: nothing to search
+        size = (attack.step_size or 2.5 * attack.epsilon / attack.steps) / attack.epsilon
+        start = self.batch.x
+        if attack.random_start:
+            start = random_start(attack.norm, start, self.radius, self.batch.index, self.trial)
+        moved = stepped(
+            attack.norm, self.batch.x, self.at, query.gradient, size * self.radius, self.radius
+        )
+        shaped = ended.view(-1, *([1] * (start.ndim - 1)))
+        self.at = torch.where(shaped, start, moved)
+        self._drop(over, compact)
+
+    def _drop(self, over: Tensor, compact: bool) -> None:
+        if not (bool(over.all()) if not compact else bool(over.any())):
+            return
+        stay = ~over
+        self.batch = self.batch.rows(stay)
+        for name in ("rows", "at", "radius", "good", "bad", "trial", "halvings", "step"):
+            setattr(self, name, getattr(self, name)[stay])

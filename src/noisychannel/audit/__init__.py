@@ -1,0 +1,8 @@
+"""The main job: how much of a defense is left once the attacker knows it."""
+
+from noisychannel.audit.outcome import Outcome, Rung, outcome
+from noisychannel.audit.page import lead, sections, terminal_table
+from noisychannel.audit.plan import SETTINGS, Request, cells
+from noisychannel.audit.target import target
+
+__all__ = ["SETTINGS", "Outcome", "Request", "Rung", "cells", "lead", "outcome", "sections", "target", "terminal_table"]

@@ -1,0 +1,101 @@
+"""From stored rows to what is known of a defense: accuracy by threat setting, and by budget."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from noisychannel.audit.plan import SETTINGS, Cell, Request, cells
+from noisychannel.engine import Store, table
+from noisychannel.norms import Linf
+from noisychannel.report.stats import Estimate, accuracy, worst_case
+
+__all__ = ["Ladder", "Outcome", "Rung", "outcome"]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One threat setting: accuracy under each attack at the budget, and under the best of them per example."""
+
+    setting: str
+    attacks: dict[str, Estimate]
+    worst: Estimate
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Accuracy against the attacker's budget, from one smallest-distortion attack per setting."""
+
+    setting: str
+    budgets: tuple[float, ...]
+    estimates: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an audit found; `rungs` run from no attack to the adaptive one."""
+
+    request: Request
+    rungs: tuple[Rung, ...]
+    ladders: tuple[Ladder, ...]
+
+    @property
+    def headline(self) -> Estimate:
+        """The lowest accuracy of any setting: what the defense can be said to give at this budget."""
+        return min((rung.worst for rung in self.rungs), key=lambda e: e.value)
+
+
+def outcome(request: Request, store: Store) -> Outcome:
+    """Reduce the rows of every cell of the audit, which must all be in the store.
+
+    Raises:
+        MissingArtifact: a task was not run yet.
+    """
+    rows = {(c.setting, c.attack): _Rows.read(c, store) for c in cells(request)}
+    clean = rows["clean", ""]
+    rule = request.defense.rule
+    plain = accuracy(clean.draws, rule)
+    rungs = [Rung("clean", {}, plain)]
+    ladders: list[Ladder] = []
+    budgets = tuple(float(b) for b in np.linspace(0.0, 2 * request.epsilon, 21))
+    for setting in list(SETTINGS)[1:]:
+        within = {
+            attack: cell.within(request, request.epsilon, clean)
+            for (name, attack), cell in rows.items()
+            if name == setting
+        }
+        each = {attack: accuracy(t, rule) for attack, t in within.items()}
+        rungs.append(Rung(setting, each, worst_case(within, rule).estimate))
+        smallest = list(within)[-1]
+        curve = tuple(
+            accuracy(rows[setting, smallest].within(request, b, clean), rule) for b in budgets
+        )
+        ladders.append(Ladder(setting, budgets, curve))
+    return Outcome(request, tuple(rungs), tuple(ladders))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The two tables of one cell."""
+
+    draws: pa.Table
+    examples: pa.Table | None
+
+    @staticmethod
+    def read(cell: Cell, store: Store) -> "_Rows":
+        draws = pa.concat_tables([table(store, m) for m in cell.measures])
+        crafts = [m.craft for m in cell.measures if m.craft is not None]
+        found = pa.concat_tables([table(store, c) for c in crafts]) if crafts else None
+        return _Rows(draws, found)
+
+    def within(self, request: Request, budget: float, clean: "_Rows") -> pa.Table:
+        """The draws, where a candidate beyond the budget is replaced by the clean image that it began as."""
+        assert self.examples is not None
+        column = "linf" if request.norm == Linf() else "l2"
+        # Projection and clipping round in float32, so a candidate on the sphere may stand a hair outside.
+        far = pc.greater(self.examples[column], budget * (1 + 1e-4) + 1e-7)
+        beyond = self.examples["index"].filter(far)
+        keep = self.draws.filter(pc.invert(pc.is_in(self.draws["index"], beyond)))
+        fallback = clean.draws.filter(pc.is_in(clean.draws["index"], beyond))
+        return pa.concat_tables([keep, fallback])

@@ -1,0 +1,174 @@
+"""An audit as a page and as a table in the terminal."""
+
+import math
+
+import numpy as np
+from rich.table import Table
+from torch import Tensor
+
+from noisychannel.audit.outcome import Ladder, Outcome
+from noisychannel.audit.plan import SETTINGS, attacks_of, cells
+from noisychannel.data import to_uint8
+from noisychannel.engine import Store, adversarials
+from noisychannel.norms import Linf
+from noisychannel.report.figure import Figure, Grid, Panel, Picture, Series
+from noisychannel.report.html import Part, Section
+from noisychannel.report.stats import Estimate
+
+__all__ = ["lead", "sections", "terminal_table"]
+
+
+def lead(outcomes: tuple[Outcome, ...]) -> str:
+    """The result in two sentences per defense."""
+    said: list[str] = []
+    for o in outcomes:
+        by = {rung.setting: rung for rung in o.rungs}
+        searched = list(attacks_of(o.request))[-1]
+        said.append(
+            f"{o.request.name} looks like a defense: against an attacker who does not know it and seeks the "
+            f"smallest distortion, as in the paper, it keeps {_percent(by['non-adaptive'].attacks[searched])} "
+            f"of the labels ({_percent(by['clean'].worst)} without an attack). Against one who knows it, "
+            f"it keeps {_percent(o.headline)} ({_budget(o)})."
+        )
+    return " ".join(said)
+
+
+def sections(outcomes: tuple[Outcome, ...], store: Store) -> tuple[Section, ...]:
+    """The whole page: the ladder of settings, accuracy against the budget, images, what was not tested."""
+    first = outcomes[0].request
+    parts: list[Part] = [
+        "Every attack is crafted against what the attacker assumes, and scored on the true defense with "
+        "fresh random draws. Each row gives the attacker more knowledge; only the last says what the "
+        "defense is worth.",
+        _ladder_grid(outcomes),
+        _figure(outcomes),
+    ]
+    shown = [Section("What the attacker knows decides", tuple(parts))]
+    shown += [Section(f"Images: {o.request.name}", (_strip(o, store),)) for o in outcomes]
+    attacks = " and ".join(f"{name}: {attack}" for name, attack in attacks_of(first).items())
+    shown.append(
+        Section(
+            "What was done, and what was not",
+            (
+                f"Attacks, the same in every setting: {attacks}. The partially adaptive attacker assumes "
+                f"{first.assumed}; gradients through random channels average {first.eot} draws. A random "
+                f"defense is scored on {first.scoring} fresh draws per image; where several attacks are "
+                "combined, each image's attack is chosen on one half of the draws and scored on the other.",
+                "Not tested: restarts, other losses, black-box and transfer attacks, more gradient draws, "
+                "signs of gradient masking. A low number is a proof that the defense is broken at this "
+                "budget; a high one is not a proof that it holds.",
+            ),
+        )
+    )
+    return tuple(shown)
+
+
+def terminal_table(outcomes: tuple[Outcome, ...]) -> Table:
+    """The ladder for the terminal: a row per setting and attack, a column per defense."""
+    shown = Table(title=f"Accuracy (95 % interval), {_budget(outcomes[0])}")
+    shown.add_column("the attacker knows")
+    shown.add_column("attack")
+    for o in outcomes:
+        shown.add_column(o.request.name, justify="right")
+    shown.add_row("(no attack)", "", *(o.rungs[0].worst.percent for o in outcomes), end_section=True)
+    for i, setting in list(enumerate(SETTINGS))[1:]:
+        for name, words in _attack_words(outcomes[0]).items():
+            each = (o.rungs[i].attacks[name].percent for o in outcomes)
+            shown.add_row(setting, words, *each)
+        worst = (f"[bold]{o.rungs[i].worst.percent}[/]" for o in outcomes)
+        shown.add_row(setting, "[bold]the worse of the two, per image[/]", *worst, end_section=True)
+    return shown
+
+
+def _attack_words(outcome: Outcome) -> dict[str, str]:
+    budget, searched = attacks_of(outcome.request)
+    return {searched: f"{searched} (smallest distortion)", budget: f"{budget} (whole budget)"}
+
+
+def _ladder_grid(outcomes: tuple[Outcome, ...]) -> Grid:
+    attacks = list(_attack_words(outcomes[0]))
+    words = _attack_words(outcomes[0])
+    header = ["defense", "setting", *(words[a] for a in attacks), "the worse, per image", "the attacker knows"]
+    rows: list[tuple[str | Estimate, ...]] = []
+    for o in outcomes:
+        for rung in o.rungs:
+            each = [rung.attacks.get(name, "–") for name in attacks]
+            rows.append((o.request.name, rung.setting, *each, rung.worst, SETTINGS[rung.setting]))
+    return Grid(
+        f"Accuracy at {_budget(outcomes[0])}",
+        tuple(header),
+        tuple(rows),
+        "The worse: every image under the attack that does best on it. Intervals: 95 %.",
+    )
+
+
+def _figure(outcomes: tuple[Outcome, ...]) -> Figure:
+    panels = tuple(
+        Panel(
+            o.request.name,
+            f"attacker's budget ({_norm(o)}, pixels in [0, 1])",
+            "accuracy (%)",
+            tuple(_curve(ladder) for ladder in o.ladders),
+            y_range=(0.0, 100.0),
+        )
+        for o in outcomes
+    )
+    smallest = list(attacks_of(outcomes[0].request))[-1]
+    caption = (
+        f"{smallest}, the attack of smallest distortion: an image counts as attacked once its perturbation "
+        "fits the budget. Bands: 95 % intervals."
+    )
+    return Figure("budget", "Accuracy against the attacker's budget", caption, panels)
+
+
+def _curve(ladder: Ladder) -> Series:
+    return Series(
+        ladder.setting,
+        ladder.budgets,
+        tuple(100 * e.value for e in ladder.estimates),
+        tuple(100 * e.low for e in ladder.estimates),
+        tuple(100 * e.high for e in ladder.estimates),
+    )
+
+
+def _strip(outcome: Outcome, store: Store) -> Picture:
+    """Rows: clean, adaptive adversarial, their difference amplified; one image per column."""
+    request = outcome.request
+    name = list(attacks_of(request))[0]
+    cell = next(c for c in cells(request) if c.setting == "adaptive" and c.attack == name)
+    craft = cell.measures[0].craft
+    assert craft is not None
+    count = min(8, craft.data.size)
+    clean = craft.data.load().x[:count]
+    moved = adversarials(store, craft)[:count]
+    gain = 0.5 / max(float((moved - clean).abs().max()), 1e-6)
+    rows = [clean, moved, ((moved - clean) * gain + 0.5).clamp(0, 1)]
+    picture = np.concatenate([_tiled(row) for row in rows], axis=0)
+    return Picture(
+        f"Adaptive {name}: clean images, adversarial images, and the difference × {gain:.0f} around grey.",
+        picture,
+    )
+
+
+def _tiled(x: Tensor) -> np.ndarray:
+    """Images (n, c, h, w) in a row, enlarged to at least 64 pixels."""
+    pixels = to_uint8(x).permute(0, 2, 3, 1).numpy()
+    if pixels.shape[3] not in (1, 3):
+        pixels = pixels[..., :1]
+    zoom = max(1, math.ceil(64 / pixels.shape[1]))
+    big = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    big = np.pad(big, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255)
+    row = np.concatenate(list(big), axis=1)
+    return row[..., 0] if row.shape[2] == 1 else row
+
+
+def _norm(outcome: Outcome) -> str:
+    return "L∞" if outcome.request.norm == Linf() else "L2"
+
+
+def _budget(outcome: Outcome) -> str:
+    return f"{_norm(outcome)} ≤ {outcome.request.epsilon:g}"
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.0f} %"

@@ -1,0 +1,62 @@
+"""What a user points at: a channel by name before a network of ours, or a Python file that makes a network or a defense."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from noisychannel.channels import parse_channel
+from noisychannel.data import Dataset
+from noisychannel.decision import Decision
+from noisychannel.defenses import Defense
+from noisychannel.errors import UserError
+from noisychannel.networks import Foreign
+from noisychannel.types import Network
+
+__all__ = ["target"]
+
+
+def target(text: str, data: Dataset, network: Callable[[], Network], decision: Decision) -> Defense:
+    """A defense from the command line: `gauss:0.3`, `fc:60+clip`, or `FILE.py:make_defense`.
+
+    The named function is called without arguments, and returns an `nn.Module` from [0, 1] inputs to
+    logits, or a `Defense`. Only this runs a user's code, and only because he names the file.
+
+    Args:
+        text: as typed.
+        data: examples, whose shape a stranger's network is examined with.
+        network: makes the network behind a channel given by name.
+        decision: the defender's rule.
+
+    Raises:
+        UserError: a file or function that is not there, or what it returns is no defense.
+    """
+    if ".py" not in text:
+        return Defense(network(), parse_channel(text), decision)
+    made = _call(text)
+    if isinstance(made, Defense):
+        return made
+    if isinstance(made, nn.Module):
+        return Defense(Foreign(made, data.shape, text.rpartition(":")[2]), decision=decision)
+    raise UserError(
+        f"{text}: expected an nn.Module from [0, 1] inputs to logits, or a noisychannel Defense, "
+        f"got a {type(made).__name__}"
+    )
+
+
+def _call(text: str) -> Any:
+    file, _, function = text.rpartition(":")
+    path = Path(file or text)
+    if not file or not function or not path.is_file():
+        raise UserError(f"target: expected FILE.py:FUNCTION with a file that exists, got {text!r}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"target: expected a Python file, got {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    make = vars(module).get(function)
+    if not callable(make):
+        raise UserError(f"target: expected a function {function!r} in {path}, found none")
+    return make()

@@ -1,0 +1,359 @@
+"""Specs that make artifacts: Train, Craft, Measure. Each is pure: the same key gives the same bytes."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import ClassVar, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from noisychannel import measures, rng
+from noisychannel.data import Dataset
+from noisychannel.defenses import Defense
+from noisychannel.engine.store import Store
+from noisychannel.errors import expected
+from noisychannel.norms import L2, per_example
+from noisychannel.spec import key
+from noisychannel.threats import DefenseView, Threat
+from noisychannel.training import Recipe, fit
+from noisychannel.types import Adversarials, Attack, Batch, Cost, Network, Status
+
+__all__ = ["Craft", "Execution", "Files", "Measure", "Task", "Tick", "Train", "Trained", "adversarials", "key_of", "table"]
+
+Files = dict[str, bytes]
+Tick = Callable[[float], None]
+"""Told how many units of `Task.work` were done."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a task is computed; part of its key, since it decides the last bits of floating point.
+
+    Args:
+        device: `cpu` or `cuda`.
+        threads: of a CPU task, serial or distributed.
+        micro_batch: examples attacked or asked together.
+        max_rows: examples × draws in one forward pass.
+    """
+
+    version: ClassVar[int] = 1
+    device: str = "cpu"
+    threads: int = 2
+    micro_batch: int = 128
+    max_rows: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "micro_batch", "max_rows"):
+            if getattr(self, name) < 1:
+                raise expected(name, "a whole number ≥ 1", getattr(self, name))
+
+
+class Task(Protocol):
+    """One artifact to be made."""
+
+    @property
+    def execution(self) -> Execution:
+        """How it is computed."""
+        ...
+
+    def needs(self) -> tuple["Task", ...]:
+        """Tasks whose artifacts it reads."""
+        ...
+
+    @property
+    def work(self) -> float:
+        """Expected passes through the network, for progress and time left."""
+        ...
+
+    def run(self, store: Store, tick: Tick) -> Files:
+        """Compute the artifact's files; everything they hold is a function of the task's key."""
+        ...
+
+
+@lru_cache(maxsize=65536)
+def key_of(task: Task) -> str:
+    """The task's key: hash of its canonical spec, data and checkpoint fingerprints included."""
+    return key(task)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network from its initial weights; artifact: `weights.safetensors`."""
+
+    version: ClassVar[int] = 1
+    network: Network
+    data: Dataset
+    recipe: Recipe
+    seed: int = 0
+    execution: Execution = Execution()
+
+    def needs(self) -> tuple[Task, ...]:
+        """Nothing."""
+        return ()
+
+    @property
+    def work(self) -> float:
+        """Forward and backward per image and epoch."""
+        return 3.0 * self.recipe.epochs * self.data.size
+
+    def run(self, store: Store, tick: Tick) -> Files:
+        """Initial weights and shuffles are named by the seed and the recipe, not by the clock."""
+        with rng.root(f"{self.seed}|{key(self.network)}|{key(self.recipe)}"):
+            module = fit(
+                self.network.build().to(self.execution.device),
+                self.data.load().to(self.execution.device),
+                self.recipe,
+                progress=lambda _epoch, _loss: tick(3.0 * self.data.size),
+            )
+        state = {name: t.contiguous().cpu() for name, t in module.state_dict().items()}
+        return {"weights.safetensors": safetensors.torch.save(state)}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network that a Train task makes, as a network spec."""
+
+    version: ClassVar[int] = 1
+    train: Train
+
+    @property
+    def stochastic(self) -> bool:
+        """As the network that was trained."""
+        return self.train.network.stochastic
+
+    @property
+    def keyed(self) -> bool:
+        """As the network that was trained."""
+        return self.train.network.keyed
+
+    def build(self) -> torch.nn.Module:
+        """Not without a store: use `ready`."""
+        raise RuntimeError("a trained network is built from its artifact; use ready(network, store)")
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """A trained network with its weights read."""
+
+    trained: Trained
+    module: torch.nn.Module
+    stochastic: bool
+    keyed: bool
+
+    def build(self) -> torch.nn.Module:
+        return self.module
+
+
+def ready(defense: Defense, store: Store) -> Defense:
+    """The same defense with a trained network's weights read from the store."""
+    trained = defense.network
+    if not isinstance(trained, Trained):
+        return defense
+    module = trained.train.network.build()
+    module.load_state_dict(
+        safetensors.torch.load(store.read(key_of(trained.train), "weights.safetensors"))
+    )
+    module.eval()
+    loaded = _Loaded(trained, module, trained.stochastic, trained.keyed)
+    return replace(defense, network=loaded)
+
+
+@lru_cache(maxsize=64)
+def _examples(data: Dataset) -> Batch:
+    """A data set's examples; a figure asks for the same slices hundreds of times, and decoding is slow."""
+    return data.load()
+
+
+def _trainings(defense: Defense) -> tuple[Task, ...]:
+    return (defense.network.train,) if isinstance(defense.network, Trained) else ()
+
+
+@dataclass(frozen=True)
+class Craft:
+    """Attack every example of a data set; artifacts: `adversarials.safetensors`, `examples.parquet`.
+
+    Args:
+        data: which examples.
+        threat: what the attacker assumes.
+        attack: how he attacks.
+        target_offset: 0 untargeted; k: towards class (y + k) mod K.
+        seed: root of all draws.
+    """
+
+    version: ClassVar[int] = 1
+    data: Dataset
+    threat: Threat
+    attack: Attack
+    target_offset: int = 0
+    seed: int = 0
+    execution: Execution = Execution()
+
+    def needs(self) -> tuple[Task, ...]:
+        """The training of the assumed network, if it is ours."""
+        return _trainings(self.threat.assumed)
+
+    @property
+    def work(self) -> float:
+        """Three passes (one forward, one backward of twice its cost) per gradient, a generous count."""
+        return 3.0 * self.data.size * self.attack.gradients * self.threat.draws
+
+    @property
+    def stream_name(self) -> str:
+        """Root of the draws: no word of slices or devices, so that they change nobody's draws."""
+        return f"{self.seed}|{key(self.threat)}|{key(self.attack)}|{self.target_offset}"
+
+    def run(self, store: Store, tick: Tick) -> Files:
+        """Attack micro-batch by micro-batch."""
+        device, size = self.execution.device, self.execution.micro_batch
+        whole = _examples(self.data)
+        threat = replace(self.threat, assumed=ready(self.threat.assumed, store))
+        view = DefenseView(threat, device, self.execution.max_rows)
+        if self.target_offset:
+            whole = replace(whole, target=(whole.y + self.target_offset) % self.data.classes)
+        done: list[Adversarials] = []
+        with rng.root(self.stream_name):
+            for start in range(0, len(whole), size):
+                batch = whole.rows(slice(start, start + size)).to(device)
+                done.append(_to_cpu(_attacked(self.attack, view, batch)))
+                tick(self.work * len(batch) / len(whole))
+        merged = _merge(done)
+        return {
+            "adversarials.safetensors": safetensors.torch.save({"x": merged.x.contiguous()}),
+            "examples.parquet": parquet(measures.examples(whole, merged)),
+        }
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Ask a defense about clean examples, or about those of a Craft; artifact: `draws.parquet`.
+
+    Args:
+        data: which examples; those of the craft.
+        defense: the true defense.
+        craft: whose candidates; None: the clean examples.
+        draws: independent draws per example (a deterministic defense needs one).
+        rescale_l2: move every candidate along its own direction to this L2 first (clipped to [0, 1]),
+            to compare transfer at equal distortion; None leaves them.
+        seed: root of all draws.
+    """
+
+    version: ClassVar[int] = 1
+    data: Dataset
+    defense: Defense
+    craft: Craft | None = None
+    draws: int = 1
+    rescale_l2: float | None = None
+    seed: int = 0
+    execution: Execution = Execution()
+
+    def __post_init__(self) -> None:
+        if self.draws < self.defense.rule.draws:
+            raise expected(
+                "draws", f"at least the {self.defense.rule.draws} of {self.defense.rule}", self.draws
+            )
+        if self.craft is not None and self.craft.data != self.data:
+            raise expected("data", f"the craft's own examples ({self.craft.data})", self.data)
+
+    def needs(self) -> tuple[Task, ...]:
+        """The craft, and the training of the network."""
+        crafts = () if self.craft is None else (self.craft,)
+        return (*_trainings(self.defense), *crafts)
+
+    @property
+    def work(self) -> float:
+        """One pass per draw."""
+        return float(self.data.size * self.draws)
+
+    def run(self, store: Store, tick: Tick) -> Files:
+        """Score micro-batch by micro-batch on draws of their own."""
+        device, size = self.execution.device, self.execution.micro_batch
+        whole = _examples(self.data)
+        x = whole.x
+        if self.craft is not None:
+            x = adversarials(store, self.craft)
+        if self.rescale_l2 is not None:
+            x = _rescaled(x, whole.x, self.rescale_l2)
+        defense = ready(self.defense, store)
+        network = defense.network.build().to(device)
+        source = "clean" if self.craft is None else self.craft.stream_name
+        rows: list[pa.Table] = []
+        with rng.root(f"{self.seed}|{key(self.defense)}|{source}|{self.rescale_l2}"):
+            for start in range(0, len(whole), size):
+                batch = whole.rows(slice(start, start + size)).to(device)
+                part = x[start : start + size].to(device)
+                rows.append(
+                    measures.draws(
+                        defense, network, part, batch, self.draws, self.execution.max_rows
+                    )
+                )
+                tick(self.work * len(batch) / len(whole))
+        return {"draws.parquet": parquet(pa.concat_tables(rows))}
+
+
+def table(store: Store, task: Craft | Measure) -> pa.Table:
+    """A task's rows: `examples` of a Craft, `draws` of a Measure."""
+    name = "examples.parquet" if isinstance(task, Craft) else "draws.parquet"
+    return pq.read_table(io.BytesIO(store.read(key_of(task), name)))
+
+
+def parquet(rows: pa.Table) -> bytes:
+    """A table as Parquet bytes, the same bytes for the same rows."""
+    out = io.BytesIO()
+    pq.write_table(rows, out, compression="zstd")
+    return out.getvalue()
+
+
+def _attacked(attack: Attack, view: DefenseView, batch: Batch) -> Adversarials:
+    """Attack a micro-batch; if the network raises, example by example, so that one cannot stop the rest."""
+    try:
+        return attack(view, batch)
+    except RuntimeError:
+        if len(batch) == 1:
+            raise
+        view.cost(batch)
+    singles: list[Adversarials] = []
+    errors: list[RuntimeError] = []
+    for i in range(len(batch)):
+        one = batch.rows(slice(i, i + 1))
+        try:
+            singles.append(attack(view, one))
+        except RuntimeError as error:
+            errors.append(error)
+            status = torch.full_like(one.y, int(Status.FAILED))
+            singles.append(Adversarials(one.x, status, view.cost(one)))
+    if len(errors) == len(batch):
+        raise errors[0]
+    return _merge(singles)
+
+
+def _merge(parts: list[Adversarials]) -> Adversarials:
+    return Adversarials(
+        torch.cat([p.x for p in parts]),
+        torch.cat([p.status for p in parts]),
+        Cost(
+            torch.cat([p.cost.forwards for p in parts]),
+            torch.cat([p.cost.backwards for p in parts]),
+        ),
+    )
+
+
+def _to_cpu(a: Adversarials) -> Adversarials:
+    return Adversarials(
+        a.x.cpu(), a.status.cpu(), Cost(a.cost.forwards.cpu(), a.cost.backwards.cpu())
+    )
+
+
+def adversarials(store: Store, craft: Craft) -> Tensor:
+    """A craft's candidates (n, …), in the order of its data."""
+    return safetensors.torch.load(store.read(key_of(craft), "adversarials.safetensors"))["x"]
+
+
+def _rescaled(x: Tensor, clean: Tensor, size: float) -> Tensor:
+    delta = x - clean
+    factor = size / L2().size(delta).clamp_min(1e-12)
+    return (clean + delta * per_example(factor, delta)).clamp(0, 1)

@@ -1,0 +1,1 @@
+"""Others' conventions in, ours out."""

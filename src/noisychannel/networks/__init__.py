@@ -1,0 +1,26 @@
+"""Classifiers: ours by name, anybody's by wrapping; all take pixels in [0, 1] and give logits."""
+
+from noisychannel.networks.foreign import Foreign
+from noisychannel.networks.normalize import Normalize
+from noisychannel.networks.prepare import prepare
+from noisychannel.networks.resnet18 import ResNet18
+from noisychannel.networks.resnet_cifar import AUTHORS_NAMES, ResNet20, authors_resnet20
+from noisychannel.networks.small import SmallNet
+from noisychannel.networks.spec import Checkpoint
+from noisychannel.types import Network
+
+__all__ = [
+    "AUTHORS_NAMES",
+    "NETWORKS",
+    "Checkpoint",
+    "Foreign",
+    "Normalize",
+    "ResNet18",
+    "ResNet20",
+    "SmallNet",
+    "authors_resnet20",
+    "prepare",
+]
+
+NETWORKS: tuple[Network, ...] = (SmallNet(), ResNet20(), ResNet18())
+"""One representative of each architecture of ours."""

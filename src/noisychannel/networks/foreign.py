@@ -1,0 +1,242 @@
+"""A stranger's network as a part: checked at the door, named by all that can be read of it."""
+
+import copy
+import hashlib
+import inspect
+import secrets
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from types import FunctionType
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from noisychannel import rng
+from noisychannel.errors import UserError
+
+__all__ = ["Foreign"]
+
+_PROBES = 16
+_MODULE_FIELDS = frozenset(vars(nn.Module()))
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Anybody's classifier: a module, or a function of a tensor, from pixels in [0, 1] to logits (n, k).
+
+    It is copied as it stands, so later training does not change this part. Its fingerprint hashes
+    its tensors, the files of its classes, its other attributes, and its logits on 16 fixed probes
+    under two seeds; if anything of it cannot be read, a fresh nonce stands in (nothing stored is
+    then reused), and a warning says so.
+
+    Args:
+        module: the network; modules in eval mode.
+        shape: shape of one example, (c, h, w) or (c, l).
+        name: what reports call it.
+
+    Raises:
+        UserError: left in training mode, wrong output shape, NaN logits, or not to be copied.
+
+    Warns:
+        UserWarning: it seems to return probabilities instead of logits.
+    """
+
+    version: ClassVar[int] = 1
+    module: nn.Module | Callable[[Tensor], Tensor] = field(repr=False, compare=False)
+    shape: tuple[int, ...]
+    name: str = "foreign"
+    nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        module = self.module if isinstance(self.module, nn.Module) else Called(self.module)
+        training = [name or "the network" for name, m in module.named_modules() if m.training]
+        if training and isinstance(self.module, nn.Module):
+            raise UserError(
+                f"network {self.name!r}: expected eval mode, got training mode in {training[0]}; "
+                "call .eval() on it first"
+            )
+        try:
+            own = copy.deepcopy(module).eval()
+        except (RuntimeError, TypeError) as error:
+            raise UserError(
+                f"network {self.name!r}: expected a module that copy.deepcopy can copy, got: {error}"
+            ) from error
+        object.__setattr__(self, "module", own)
+        _check_logits(self.name, self._ask(0, 0))
+
+    def build(self) -> nn.Module:
+        """A copy of the network."""
+        return copy.deepcopy(self._module)
+
+    @property
+    def _module(self) -> nn.Module:
+        assert isinstance(self.module, nn.Module)
+        return self.module
+
+    @cached_property
+    def stochastic(self) -> bool:
+        """Whether it answers differently when asked again with another seed."""
+        return not torch.equal(self._logits(0), self._logits(1))
+
+    @cached_property
+    def keyed(self) -> bool:
+        """Whether our streams alone decide its noise; else torch's global generator must be seeded."""
+        return torch.equal(self._logits(0, torch_seed=0), self._logits(0, torch_seed=1))
+
+    def _logits(self, seed: int, torch_seed: int | None = None) -> Tensor:
+        return self._ask(seed, seed if torch_seed is None else torch_seed)
+
+    def _ask(self, seed: int, torch_seed: int) -> Any:
+        """Its answer to the fixed probes, on one thread, so that no setting of the machine enters."""
+        stream = rng.Stream("selection", torch.arange(_PROBES), step=seed, part="probe")
+        other = replace(stream, step=torch_seed, part="torch")
+        with rng.root("foreign"), _one_thread(), torch.no_grad():
+            x = rng.uniform(torch.empty(_PROBES, *self.shape), replace(stream, step=0, part="x"))
+            with rng.bracket(stream), rng.torch_seeded(other):
+                return self._module(x)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        seen = [self._logits(0), self._logits(1)]
+        found = hashlib.sha256(b"".join(_bytes(logits) for logits in seen))
+        unread = (
+            [] if torch.equal(seen[0], self._logits(0)) else ["a source of randomness of its own"]
+        )
+        for item in _describe(self._module, unread):
+            found.update(item + b"\0")
+        if not unread:
+            return found.hexdigest()
+        warnings.warn(
+            f"network {self.name!r}: cannot read {', '.join(dict.fromkeys(unread))}; "
+            "its results are not reused by later runs",
+            UserWarning,
+            stacklevel=3,
+        )
+        return self.nonce
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides its answers, or a nonce."""
+        return self._fingerprint
+
+
+class Called(nn.Module):
+    """A function as a module without parameters."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def _check_logits(name: str, logits: object) -> None:
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != _PROBES:
+        raise UserError(
+            f"network {name!r}: expected logits ({_PROBES}, k) for {_PROBES} examples, got {shape}"
+        )
+    if not logits.isfinite().all():
+        raise UserError(
+            f"network {name!r}: expected finite logits, got NaN or infinity on inputs in [0, 1]; "
+            "check its weights and its normalisation"
+        )
+    sums = logits.sum(dim=1)
+    if (
+        logits.shape[1] > 1
+        and (logits >= 0).all()
+        and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+    ):
+        warnings.warn(
+            f"network {name!r}: expected logits, got what looks like probabilities (rows ≥ 0 that "
+            "sum to 1); remove its last softmax, or gradients will vanish and attacks look weak",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    t = tensor.detach().cpu().contiguous()
+    return f"{t.dtype}{tuple(t.shape)}".encode() + t.view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _describe(module: nn.Module, unread: list[str]) -> Iterator[bytes]:
+    """Tensors, attributes, and source files of a module and all its parts; what fails joins `unread`."""
+    files: set[str] = set()
+    for name, part in module.named_modules(remove_duplicate=False):
+        kind = type(part)
+        yield f"{name}:{kind.__module__}.{kind.__qualname__}".encode()
+        _add_file(kind, files, unread)
+        own = {
+            **dict(part.named_parameters(recurse=False)),
+            **dict(part.named_buffers(recurse=False)),
+        }
+        attributes = {k: v for k, v in vars(part).items() if k not in _MODULE_FIELDS}
+        for key, value in sorted({**attributes, **own}.items()):
+            full = f"{name}.{key}".lstrip(".")
+            yield f"{full}=".encode() + _value(value, full, files, unread)
+        if vars(part)["_forward_hooks"] or vars(part)["_forward_pre_hooks"]:
+            unread.append(f"the hooks of {name or 'the network'}")
+    for file in sorted(files):
+        yield hashlib.sha256(Path(file).read_bytes()).digest()
+
+
+def _value(value: object, name: str, files: set[str], unread: list[str]) -> bytes:
+    if isinstance(value, Tensor):
+        return _bytes(value)
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{value.shape}".encode() + value.tobytes()
+    if value is None or isinstance(
+        value, bool | int | float | str | bytes | torch.dtype | torch.device
+    ):
+        return repr(value).encode()
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+        return b"[" + b",".join(_value(item, name, files, unread) for item in items) + b"]"
+    if isinstance(value, dict):
+        return (
+            b"{"
+            + b",".join(
+                repr(k).encode() + b":" + _value(v, name, files, unread) for k, v in value.items()
+            )
+            + b"}"
+        )
+    if isinstance(value, FunctionType) and not value.__closure__:
+        _add_file(value, files, unread)
+        return f"{value.__module__}.{value.__qualname__}{value.__code__.co_code.hex()}".encode()
+    if inspect.isbuiltin(value) or isinstance(value, nn.Module):
+        return f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}".encode()
+    unread.append(f"{name} ({type(value).__name__})")
+    return b"?"
+
+
+def _add_file(what: Any, files: set[str], unread: list[str]) -> None:
+    """The source file of a class or function, unless it is torch's or Python's own."""
+    top = what.__module__.partition(".")[0]
+    if top in ("torch", "builtins") or top in sys.stdlib_module_names - {"__main__"}:
+        return
+    try:
+        file = inspect.getsourcefile(what)
+    except (TypeError, OSError):
+        file = None
+    if file is None or not Path(file).is_file():
+        unread.append(f"the source of {what.__qualname__}")
+    else:
+        files.add(file)

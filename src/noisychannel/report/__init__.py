@@ -1,0 +1,1 @@
+"""Rows → numbers and pictures. Computes no prediction."""

@@ -1,0 +1,246 @@
+"""The words: what crosses from room to room, and the roles that parts play.
+
+data ─Batch→ attack(view) ─Adversarials→ defense ─Logits→ measure ─Rows→ store ─Rows→ report
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = [
+    "Adversarials",
+    "Attack",
+    "Backward",
+    "Batch",
+    "Channel",
+    "Cost",
+    "Goal",
+    "Gradient",
+    "Images",
+    "Labels",
+    "Logits",
+    "Network",
+    "Objective",
+    "PerExample",
+    "Query",
+    "Status",
+    "Trial",
+    "View",
+]
+
+Images = Float[Tensor, "n *shape"]
+"""Examples in [0, 1]: images are (n, c, h, w), series (n, c, l)."""
+Labels = Int[Tensor, "n"]
+Logits = Float[Tensor, "n k"]
+PerExample = Float[Tensor, "n"]
+
+Gradient = Literal["exact", "straight_through"]
+"""How a channel may be differentiated: through its formula, or as if it were the identity (BPDA)."""
+
+Backward = Literal["default", "exact", "straight_through", "at_input"]
+"""How a view differentiates its channel: as the channel declares, one of the two ways of `Gradient`,
+or as the paper's authors did: loss at C(x), network differentiated at x."""
+
+
+class Goal(NamedTuple):
+    """What the attacker wants of each example: away from `y`, or, if given, towards `target`."""
+
+    y: Labels
+    target: Labels | None = None
+
+    def repeat(self, draws: int) -> "Goal":
+        """The same goals for `draws` copies of the examples, draw-major."""
+        return Goal(self.y.repeat(draws), None if self.target is None else self.target.repeat(draws))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Examples with their labels and their identity.
+
+    Args:
+        x: examples in [0, 1].
+        y: true labels, 0 … K−1.
+        index: position of each example in its data set; its identity everywhere after.
+        target: the class each example shall be taken for, or None for untargeted attacks.
+    """
+
+    x: Images
+    y: Labels
+    index: Labels
+    target: Labels | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def goal(self) -> Goal:
+        """What the attacker wants of each example."""
+        return Goal(self.y, self.target)
+
+    def rows(self, select: Tensor | slice) -> "Batch":
+        """The examples chosen by a mask, positions, or a slice."""
+        target = None if self.target is None else self.target[select]
+        return Batch(self.x[select], self.y[select], self.index[select], target)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same examples on another device."""
+        target = None if self.target is None else self.target.to(device)
+        return replace(
+            self,
+            x=self.x.to(device),
+            y=self.y.to(device),
+            index=self.index.to(device),
+            target=target,
+        )
+
+
+class Status(IntEnum):
+    """What became of one example under attack."""
+
+    FOUND = 0
+    NOT_FOUND = 1
+    INIT_FAILED = 2
+    LOST_ON_RESCORING = 3
+    BUDGET_EXHAUSTED = 4
+    FAILED = 5
+
+    @property
+    def word(self) -> str:
+        """The status as it stands in tables, e.g. `not_found`."""
+        return self.name.lower()
+
+
+class Cost(NamedTuple):
+    """Passes through the network that each example has cost."""
+
+    forwards: Labels
+    backwards: Labels
+
+
+class Adversarials(NamedTuple):
+    """What an attack hands over: one candidate per example, found or not, never the clean image by default."""
+
+    x: Images
+    status: Labels
+    cost: Cost
+
+
+class Query(NamedTuple):
+    """A view's answer about one point per example, averaged over the view's draws.
+
+    `value` is the objective (larger is better for the attacker), `gradient` its derivative,
+    `margin` the logit margin of the defender (negative when adversarial), `fooled` the class decision.
+    """
+
+    value: PerExample
+    gradient: Images
+    margin: PerExample
+    fooled: Tensor
+
+
+class Trial(NamedTuple):
+    """How candidates did on selection draws, all of shape (r, n): decided wrong?, share of draws wrong, mean margin."""
+
+    won: Tensor
+    rate: Tensor
+    margin: Tensor
+
+
+Objective = Callable[[Tensor, Goal], Tensor]
+"""(logits (n, k), goal) → what the attacker wants large, per example (n,)."""
+
+
+@runtime_checkable
+class Channel(Protocol):
+    """An input perturbation C(x): a frozen dataclass of numbers with one `__call__`."""
+
+    version: ClassVar[int]
+    stochastic: ClassVar[bool]
+    gradients: ClassVar[tuple[Gradient, ...]]
+    """The useful ways to differentiate it, the default first."""
+
+    def __call__(self, x: Images) -> Images: ...
+
+    def identity(self) -> "Channel | None":
+        """The same channel at the setting where it changes nothing, or None if it has no such setting."""
+        ...
+
+    def expected_l2(self, shape: tuple[int, ...]) -> float | None:
+        """Expected ‖C(x) − x‖₂ for one example of this shape, where a formula exists."""
+        ...
+
+
+@runtime_checkable
+class Network(Protocol):
+    """The spec of a classifier: `.build()` gives a module from [0, 1] inputs to logits, in eval mode."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two equal forward passes may differ."""
+        ...
+
+    @property
+    def keyed(self) -> bool:
+        """Whether its noise comes from `rng` (a stranger's comes from torch's global generator)."""
+        ...
+
+    def build(self) -> torch.nn.Module: ...
+
+
+@runtime_checkable
+class View(Protocol):
+    """What an attacker assumes and can ask; made only by `threats.py`."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether two equal questions may have different answers."""
+        ...
+
+    @property
+    def compact(self) -> bool:
+        """Whether finished examples may leave the batch (a stranger's random module needs them to stay)."""
+        ...
+
+    def query(
+        self,
+        x: Images,
+        batch: Batch,
+        objective: Objective,
+        step: int | Labels = 0,
+        *,
+        gradient: bool = True,
+    ) -> Query:
+        """Objective, gradient (zero if not asked for) and margin at x; `step`, one for all or per example, names the draws."""
+        ...
+
+    def trial(self, candidates: Tensor, opinion: Tensor, batch: Batch) -> Trial:
+        """Judge (r, n, …) candidates by the defender's decision rule, on selection draws of the plain network.
+
+        `opinion` (r, n) is whether the attack itself took each for adversarial; only a threat that
+        declares no selection draws believes it.
+        """
+        ...
+
+    def cost(self, batch: Batch) -> Cost:
+        """What the view has been asked so far for these examples."""
+        ...
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """(view, batch) → Adversarials; knows nothing of defenses, EOT, BPDA or threat settings."""
+
+    version: ClassVar[int]
+    kind: ClassVar[Literal["budget", "minimal"]]
+
+    @property
+    def gradients(self) -> int:
+        """Gradients per example at most, each over the view's draws."""
+        ...
+
+    def __call__(self, view: View, batch: Batch) -> Adversarials: ...

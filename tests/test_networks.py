@@ -1,0 +1,533 @@
+"""Networks: shapes, checkpoints by mapping, the prepared copy, and strangers at the door."""
+
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from noisychannel import rng
+from noisychannel.channels import Gauss
+from noisychannel.errors import CheckpointError, UserError
+from noisychannel.networks import (
+    AUTHORS_NAMES,
+    NETWORKS,
+    Checkpoint,
+    Foreign,
+    Normalize,
+    ResNet18,
+    ResNet20,
+    SmallNet,
+    authors_resnet20,
+    prepare,
+)
+from noisychannel.networks.spec import rename
+from noisychannel.spec import canonical, key
+from noisychannel.types import Network
+
+EVERY = pytest.mark.parametrize("network", NETWORKS, ids=lambda n: type(n).__name__)
+
+
+def inputs(network: object, n: int = 3, size: int = 16) -> Tensor:
+    channels: int = network.channels  # type: ignore[attr-defined]
+    return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def trained_looking(module: nn.Module) -> nn.Module:
+    """Batch norms with statistics and weights that are not the initial ones."""
+    generator = torch.Generator().manual_seed(1)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            for tensor in (layer.running_mean, layer.running_var, layer.weight, layer.bias):
+                with torch.no_grad():
+                    tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    return module
+
+
+# ---------------------------------------------------------------- ours
+@EVERY
+def test_network(network: Network) -> None:
+    assert isinstance(network, Network)
+    module = network.build()
+    x = inputs(network)
+    assert module(x).shape == (3, 10)
+    assert not any(m.training for m in module.modules())
+    assert network.keyed
+    assert not network.stochastic
+    torch.testing.assert_close(module(x)[:1], module(x[:1]))
+    assert pickle.loads(pickle.dumps(network)) == network
+
+
+@EVERY
+def test_initial_weights_are_named_by_the_seed(network: Network) -> None:
+    torch.manual_seed(0)
+    before = torch.rand(1)
+    torch.manual_seed(0)
+    first = network.build().state_dict()
+    assert torch.equal(torch.rand(1), before), "building must leave torch's generator alone"
+    with rng.root("another task"):
+        second = network.build().state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = type(network)(seed=1).build().state_dict()
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_every_number_is_in_the_key() -> None:
+    specs = [
+        *NETWORKS, ResNet20(classes=9), ResNet20(channels=1), ResNet20(shortcut="split"), ResNet20(seed=1),
+        ResNet20(mean=(0.5,) * 3, std=(0.2,) * 3), ResNet20(mean=(0.5,) * 3, std=(0.3,) * 3), SmallNet(width=16),
+    ]  # fmt: skip
+    assert len({key(s) for s in specs}) == len(specs)
+
+
+def test_parameter_counts() -> None:
+    count = lambda m: sum(p.numel() for p in m.parameters())  # noqa: E731
+    assert count(ResNet20().build()) == 269_722  # He et al. 2016, table 6: 0.27 M
+    assert (
+        count(ResNet18().build()) == 11_173_962
+    )  # torchvision's 11,689,512, less stem and 990 classes
+
+
+def test_resnet18_halves_after_the_stem() -> None:
+    """The stem has stride 1, then the max-pool halves: 32 → 16 at the first stage, 2 at the last."""
+    module, seen = ResNet18().build(), {}
+    for name in ("conv1", "layer1", "layer4"):
+        module.get_submodule(name).register_forward_hook(
+            lambda _m, _i, out, name=name: seen.__setitem__(name, tuple(out.shape[1:]))
+        )
+    module(torch.rand(1, 3, 32, 32))
+    assert seen == {"conv1": (64, 32, 32), "layer1": (64, 16, 16), "layer4": (512, 2, 2)}
+
+
+@pytest.mark.parametrize("shortcut", ["append", "split"])
+def test_shortcut_pads_where_it_says(shortcut: str) -> None:
+    block = ResNet20(shortcut=shortcut).build().get_submodule("stage2.0")  # type: ignore[arg-type]
+    nn.init.zeros_(block.get_submodule("second_norm").weight)  # type: ignore[arg-type]
+    x = torch.rand(2, 16, 8, 8)
+    out = block(x)  # nothing but the shortcut is left
+    start = 0 if shortcut == "append" else 8
+    assert torch.equal(out[:, start : start + 16], x[:, :, ::2, ::2])
+    assert int(out.ne(0).any(dim=(0, 2, 3)).sum()) == 16
+
+
+def test_normalisation_is_the_first_layer() -> None:
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    plain, network = ResNet20(), ResNet20(mean=mean, std=std)
+    x = inputs(plain)
+    normalised = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    assert torch.equal(network.build()(x), plain.build()(normalised))
+    assert network.build().state_dict().keys() == plain.build().state_dict().keys()
+    with pytest.raises(UserError, match="normalisation: expected as many positive stds as means"):
+        Normalize((0.5,), (0.0,))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: ResNet20(classes=0), lambda: SmallNet(width=0), lambda: ResNet18(channels=-1)]
+)
+def test_sizes_below_one(make: Callable[[], object]) -> None:
+    with pytest.raises(UserError, match="expected a whole number ≥ 1, got"):
+        make()
+
+
+# ---------------------------------------------------------------- checkpoints
+def authors_name(ours: str) -> str:
+    """The inverse of AUTHORS_NAMES, written out by hand."""
+    words = ours.split(".")
+    if words[0].startswith("stage"):
+        layer = {
+            "first": "conv_a",
+            "first_norm": "bn_a",
+            "second": "conv_b",
+            "second_norm": "bn_b",
+        }[words[2]]
+        return f"stage_{words[0][-1]}.{words[1]}.{layer}.{words[3]}"
+    return ".".join(
+        [{"stem": "conv_1_3x3", "stem_norm": "bn_1"}.get(words[0], words[0]), *words[1:]]
+    )
+
+
+def store(folder: Path, change: Callable[[dict[str, Tensor]], object] = lambda _: None) -> Path:
+    """A file in the authors' format: their names, counters of shape (1,)."""
+    weights = trained_looking(ResNet20(seed=5).build()).state_dict()
+    theirs = {
+        authors_name(n): t.view(1) if n.endswith("tracked") else t for n, t in weights.items()
+    }
+    change(theirs)
+    safetensors.torch.save_file(theirs, folder / "net.safetensors")
+    return folder / "net.safetensors"
+
+
+def test_names_round_trip() -> None:
+    ours = list(ResNet20().build().state_dict())
+    theirs = [authors_name(name) for name in ours]
+    assert len(set(theirs)) == len(ours) == 116
+    assert [rename(name, AUTHORS_NAMES) for name in theirs] == ours
+
+
+def test_checkpoint_with_renamed_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store(tmp_path)
+    x, wanted = inputs(ResNet20()), trained_looking(ResNet20(seed=5).build())
+    assert torch.equal(
+        ResNet20(checkpoint=Checkpoint(str(path), AUTHORS_NAMES)).build()(x), wanted(x)
+    )
+    monkeypatch.setenv("NOISYCHANNEL_WEIGHTS", str(tmp_path))
+    assert torch.equal(authors_resnet20("net").build()(x), wanted(x))
+    by_name, by_path = authors_resnet20("net"), authors_resnet20(str(path))
+    assert canonical(by_name) == canonical(by_path)
+    assert str(tmp_path) not in canonical(by_path)
+    before = key(by_name)
+    store(tmp_path, lambda t: t["classifier.bias"].add_(1))
+    assert key(by_name) != before
+
+
+def test_torch_checkpoint(tmp_path: Path) -> None:
+    module = trained_looking(SmallNet().build())
+    torch.save({"state_dict": module.state_dict(), "epoch": 3}, tmp_path / "a.pt")
+    torch.save(module, tmp_path / "whole.pt")
+    (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
+    x = inputs(SmallNet())
+    assert torch.equal(
+        SmallNet(checkpoint=Checkpoint(str(tmp_path / "a.pt"))).build()(x), module(x)
+    )
+    with pytest.raises(
+        CheckpointError, match=r"whole.pt holds more than tensors; store module.state_dict\(\)"
+    ):
+        Checkpoint(str(tmp_path / "whole.pt")).tensors()
+    with pytest.raises(CheckpointError, match=r"checkpoint: cannot read .*broken"):
+        Checkpoint(str(tmp_path / "broken.safetensors")).tensors()
+
+
+def test_misfits_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(change: Callable[[dict[str, Tensor]], object], sentence: str) -> None:
+        path = store(tmp_path, change)
+        with pytest.raises(CheckpointError, match=sentence) as caught:
+            authors_resnet20(str(path)).build()
+        assert "\n" not in str(caught.value)
+
+    refused(lambda t: t.pop("stage_2.0.conv_a.weight"), r"1 missing \(stage2.0.first.weight\)")
+    refused(
+        lambda t: t.update({"conv_1_3x3.alpha_w": torch.ones(1)}), r"1 left over \(stem.alpha_w\)"
+    )
+    refused(
+        lambda t: t.update({"classifier.bias": torch.ones(9)}),
+        r"classifier.bias \(9,\) instead of \(10,\)",
+    )
+    refused(
+        lambda t: t.clear() or t.update(x=torch.ones(1)), r"97 missing \(.*, …\); 1 left over \(x\)"
+    )
+    path = store(tmp_path, lambda t: t.update({"conv_1_3x3.alpha_w": torch.ones(1)}))
+    ResNet20(checkpoint=Checkpoint(str(path), AUTHORS_NAMES, ignore=(r".*alpha_w$",))).build()
+    counters = store(tmp_path, lambda t: [t.pop(n) for n in list(t) if n.endswith("tracked")])
+    authors_resnet20(str(counters)).build()
+    monkeypatch.delenv("NOISYCHANNEL_WEIGHTS", raising=False)
+    with pytest.raises(CheckpointError, match=r"\$NOISYCHANNEL_WEIGHTS \(not set\), got 'nowhere'"):
+        authors_resnet20("nowhere").build()
+
+
+# ---------------------------------------------------------------- the prepared copy
+def norms(module: nn.Module) -> int:
+    return sum(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in module.modules())
+
+
+@EVERY
+def test_prepared_network_is_the_same_function(network: Network) -> None:
+    module = trained_looking(network.build())
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    ready, x = prepare(module), inputs(network, n=8).requires_grad_()
+    assert norms(ready) == 0
+    torch.testing.assert_close(ready(x), module(x), rtol=1e-4, atol=1e-4)
+    ours, theirs = (torch.autograd.grad(m(x)[:, 0].sum(), x)[0] for m in (ready, module))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert not any(p.requires_grad for p in ready.parameters())
+    assert all(p.requires_grad for p in module.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+    pickle.loads(pickle.dumps(ready))
+
+
+class _Shared(nn.Module):
+    """The batch norm's input is used twice, and one convolution runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.twice, self.norm2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y = self.twice(self.norm(y) + y)
+        return self.norm2(self.twice(y)).mean(dim=(2, 3))
+
+
+class _Branching(nn.Module):
+    """Cannot be traced: its path depends on a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x if float(x.mean()) > 0 else -x).mean(dim=(2, 3))
+
+
+class _NoisyWeights(nn.Module):
+    """Runs a network with other parameters than its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        noisy = {n: p + 0.1 * rng.normal(p) for n, p in self.inner.named_parameters()}
+        return torch.func.functional_call(self.inner, noisy, (x,)).mean(dim=(2, 3))
+
+
+class _OwnConvolution(nn.Conv2d):
+    """A surgeon's convolution: folding its weights would change what its noise is added to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.conv2d(x, self.weight * 1.5, self.bias)
+
+
+def _hooked() -> nn.Module:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+    module[0].register_forward_hook(lambda _m, _i, out: out.abs())
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "left"),
+    [
+        (_Shared, 2),
+        (_Branching, 1),
+        (_NoisyWeights, 1),
+        (_hooked, 1),
+        (lambda: nn.Sequential(_OwnConvolution(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()), 1),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()), 1),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten()), 1),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten()), 0),
+        (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4),
+                               nn.Flatten()), 1),
+    ],
+)  # fmt: skip
+def test_what_must_not_be_folded_is_left_alone(make: Callable[[], nn.Module], left: int) -> None:
+    module = make().eval()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+            layer.running_mean.fill_(0.3)
+    ready = prepare(module)
+    assert norms(ready) == left
+    x = torch.rand(2, 3, 6, 6)
+    stream = rng.Stream("scoring", torch.zeros(4, dtype=torch.long))
+
+    def answer(m: nn.Module) -> Tensor:
+        with rng.torch_seeded(stream):
+            return m(x)
+
+    torch.testing.assert_close(answer(ready), answer(module), rtol=1e-4, atol=1e-4)
+
+
+def test_preparing_draws_nothing() -> None:
+    module = _NoisyWeights().eval()
+    torch.manual_seed(0)
+    first = torch.rand(1)
+    torch.manual_seed(0)
+    prepare(module)
+    assert torch.equal(torch.rand(1), first)
+
+
+def test_series_network_is_folded() -> None:
+    module = trained_looking(
+        nn.Sequential(nn.Conv1d(1, 4, 5), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten())
+    ).eval()
+    x = torch.rand(2, 1, 20)
+    assert norms(prepare(module)) == 0
+    torch.testing.assert_close(prepare(module)(x), module(x), rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------- strangers
+class Stranger(nn.Module):
+    """Somebody's network, with whatever somebody gives it."""
+
+    def __init__(self, **attributes: object) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, 5)
+        nn.init.constant_(self.linear.weight, 0.1)
+        nn.init.zeros_(self.linear.bias)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1))
+
+
+class RandomStranger(Stranger):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + 0.1 * torch.randn_like(x))
+
+
+class KeyedStranger(Stranger):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(Gauss(0.1)(x))
+
+
+class Answering(Stranger):
+    """Answers what a function makes of its logits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.answer(super().forward(x))
+
+
+SHAPE = (3, 2, 2)
+
+
+def test_stranger() -> None:
+    module = Stranger()
+    network = Foreign(module, SHAPE, name="mine")
+    x = torch.rand(4, *SHAPE)
+    assert isinstance(network, Network)
+    assert torch.equal(network.build()(x), module(x))
+    assert (network.stochastic, network.keyed) == (False, True)
+    module.linear.weight.data.zero_()  # later training of the original is not this part's business
+    assert not torch.equal(network.build()(x), module(x))
+    network.build().linear.weight.data.zero_()
+    assert not torch.equal(network.build()(x), module(x))
+
+
+def test_stranger_says_whether_it_is_random() -> None:
+    assert (
+        Foreign(RandomStranger(), SHAPE).stochastic,
+        Foreign(RandomStranger(), SHAPE).keyed,
+    ) == (True, False)
+    assert (Foreign(KeyedStranger(), SHAPE).stochastic, Foreign(KeyedStranger(), SHAPE).keyed) == (
+        True,
+        True,
+    )
+
+
+def changed_weight() -> Stranger:
+    module = Stranger()
+    module.linear.bias.data[0] += 1e-6
+    return module
+
+
+def test_fingerprint_is_stable_and_sees_every_change() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same = {Foreign(Stranger(), SHAPE, name).fingerprint() for name in ("a", "b")}
+        assert len(same) == 1
+        others = [
+            Foreign(changed_weight(), SHAPE),
+            Foreign(Stranger(sigma=0.1), SHAPE),
+            Foreign(Stranger(sigma=0.2), SHAPE),
+            Foreign(Stranger(when="always", sizes=(1, [2, 3]), limits={"low": None}), SHAPE),
+            Foreign(Stranger(table=torch.ones(3)), SHAPE),
+            Foreign(Stranger(act=functional.relu), SHAPE),
+            Foreign(RandomStranger(), SHAPE),
+        ]
+        found = {network.fingerprint() for network in others} | same
+    assert len(found) == len(others) + 1
+    twin = Foreign(Stranger(), SHAPE)
+    assert key(pickle.loads(pickle.dumps(twin))) == key(twin)
+    assert key(Foreign(Stranger(), SHAPE, "other name")) != key(twin)
+
+
+def test_fingerprint_does_not_depend_on_threads() -> None:
+    threads = torch.get_num_threads()
+    first = Foreign(Stranger(), SHAPE).fingerprint()
+    try:
+        torch.set_num_threads(threads + 1)
+        assert Foreign(Stranger(), SHAPE).fingerprint() == first
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
+
+
+def unreadable() -> Callable[[Tensor], Tensor]:
+    factor = torch.tensor(2.0)
+    return lambda x: factor * x.flatten(1)[:, :5]
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda: Stranger(engine=object()), r"engine \(object\)"),
+        (unreadable, r"function \(function\)"),
+        (type("Typed", (Stranger,), {"__module__": "nowhere"}), "the source of Typed"),
+        (lambda: _with_hook(Stranger()), "the hooks of linear"),
+    ],
+    ids=["object", "closure", "no source", "hook"],
+)
+def test_unreadable_strangers_get_a_nonce(make: Callable[[], nn.Module], what: str) -> None:
+    network = Foreign(make(), SHAPE, "odd")
+    with pytest.warns(
+        UserWarning, match=f"network 'odd': cannot read {what}; its results are not reused"
+    ):
+        first = network.fingerprint()
+    assert network.fingerprint() == first, "one part, one key"
+    with pytest.warns(UserWarning, match="cannot read"):
+        assert Foreign(make(), SHAPE, "odd").fingerprint() != first
+
+
+def _with_hook(module: Stranger) -> Stranger:
+    module.linear.register_forward_hook(_double)
+    return module
+
+
+def _double(_module: nn.Module, _inputs: object, out: Tensor) -> Tensor:
+    return 2 * out
+
+
+def plain_function(x: Tensor) -> Tensor:
+    return x.flatten(1)[:, :5]
+
+
+def test_a_function_is_a_network() -> None:
+    network = Foreign(plain_function, SHAPE)
+    x = torch.rand(2, *SHAPE)
+    assert torch.equal(network.build()(x), plain_function(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert network.fingerprint() == Foreign(plain_function, SHAPE).fingerprint()
+
+
+def _half_training() -> nn.Module:
+    module = Stranger()
+    module.linear.train()
+    return module
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda: Stranger().train(),
+            r"expected eval mode, got training mode in the network; call .eval\(\)",
+        ),
+        (_half_training, "got training mode in linear"),
+        (lambda: Answering(answer=lambda z: z * torch.nan), "expected finite logits, got NaN"),
+        (
+            lambda: Answering(answer=lambda z: z[:, 0]),
+            r"expected logits \(16, k\) for 16 examples, got \(16,\)",
+        ),
+        (lambda: Answering(answer=lambda z: z[:3]), r"got \(3, 5\)"),
+        (lambda: Answering(answer=lambda z: {"logits": z}), "got dict"),
+    ],
+)
+def test_the_door(make: Callable[[], nn.Module], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Foreign(make(), SHAPE)
+
+
+def test_probabilities_are_warned_about() -> None:
+    with pytest.warns(UserWarning, match="expected logits, got what looks like probabilities"):
+        Foreign(Answering(answer=_softmax), SHAPE)
+
+
+def _softmax(z: Tensor) -> Tensor:
+    return z.softmax(dim=1)
