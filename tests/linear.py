@@ -62,5 +62,7 @@ class LinearNetwork:
             if batch.target is None:
                 out = torch.where(own == other, out, torch.minimum(out, distance))
         if batch.target is not None:
-            raise ValueError("targeted optimum of more than two classes is a projection, not a ratio")
+            raise ValueError(
+                "targeted optimum of more than two classes is a projection, not a ratio"
+            )
         return out

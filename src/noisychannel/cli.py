@@ -4,15 +4,22 @@ import shlex
 import sys
 import time
 import warnings
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Task as Bar
 from rich.text import Text
 
@@ -42,10 +49,16 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-StoreOption = Annotated[Path, typer.Option("--store", help="Folder of results; a killed run goes on from it.")]
+StoreOption = Annotated[
+    Path, typer.Option("--store", help="Folder of results; a killed run goes on from it.")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
-ThreadsOption = Annotated[int, typer.Option("--threads", help="Threads of a task; part of its key.")]
-ScaleOption = Annotated[str, typer.Option("--scale", help="smoke (minutes), desk (a night), paper (a GPU).")]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", help="Threads of a task; part of its key.")
+]
+ScaleOption = Annotated[
+    str, typer.Option("--scale", help="smoke (minutes), desk (a night), paper (a GPU).")
+]
 
 
 def main() -> None:
@@ -60,19 +73,31 @@ def main() -> None:
 
 @app.command()
 def audit(
-    targets: Annotated[list[str], typer.Argument(help="gauss:0.3, fc:60, svd:50+clip … or FILE.py:FUNCTION")],
+    targets: Annotated[
+        list[str], typer.Argument(help="gauss:0.3, fc:60, svd:50+clip … or FILE.py:FUNCTION")
+    ],
     data: Annotated[str, typer.Option(help="digits, cifar10, a folder, or a hub name.")] = "digits",
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
-    subset: Annotated[str, typer.Option(help="all, first:200, every:5, balanced:200@7.")] = "first:200",
+    subset: Annotated[
+        str, typer.Option(help="all, first:200, every:5, balanced:200@7.")
+    ] = "first:200",
     norm: Annotated[str, typer.Option(help="l2 or linf.")] = "l2",
-    epsilon: Annotated[str, typer.Option(help="Budget in pixels of [0, 1], e.g. 0.5 or 8/255.")] = "0.5",
+    epsilon: Annotated[
+        str, typer.Option(help="Budget in pixels of [0, 1], e.g. 0.5 or 8/255.")
+    ] = "0.5",
     decision: Annotated[str, typer.Option(help="single, vote:K or mean_prob:K.")] = "single",
-    assumed: Annotated[str, typer.Option(help="Channel that the partially adaptive attacker assumes.")] = "laplace:0.05",
-    network: Annotated[str, typer.Option(help="Behind a channel: small (trained here), or an authors' checkpoint.")] = "",
+    assumed: Annotated[
+        str, typer.Option(help="Channel that the partially adaptive attacker assumes.")
+    ] = "laplace:0.05",
+    network: Annotated[
+        str, typer.Option(help="Behind a channel: small (trained here), or an authors' checkpoint.")
+    ] = "",
     steps: Annotated[int, typer.Option(help="Gradients per image of each attack.")] = 40,
     eot: Annotated[int, typer.Option(help="Draws per gradient through a random channel.")] = 8,
     seed: Annotated[int, typer.Option(help="Root of all draws.")] = 0,
-    output: Annotated[Path, typer.Option(help="Folder for report.html and the plots.")] = Path("audit"),
+    output: Annotated[Path, typer.Option(help="Folder for report.html and the plots.")] = Path(
+        "audit"
+    ),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 2,
@@ -123,11 +148,15 @@ def audit(
 def run_experiment(
     name: Annotated[str, typer.Argument(help="fig01, table1, or all.")],
     scale: ScaleOption = "smoke",
-    output: Annotated[Path, typer.Option(help="Folder for the page and the plots.")] = Path("reports"),
+    output: Annotated[Path, typer.Option(help="Folder for the page and the plots.")] = Path(
+        "reports"
+    ),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 2,
-    micro_batch: Annotated[int, typer.Option(help="Images attacked together; part of the key.")] = 128,
+    micro_batch: Annotated[
+        int, typer.Option(help="Images attacked together; part of the key.")
+    ] = 128,
 ) -> None:
     """Reproduce figures and tables of the paper."""
     chosen = _experiments(name)
@@ -135,7 +164,9 @@ def run_experiment(
     _writable(output)
     results = Store(store)
     settings = [setting(_scale(scale), e.subsets, execution) for e in chosen]
-    wanted = [m for e, s in zip(chosen, settings, strict=True) for c in e.cells(s) for m in c.measures]
+    wanted = [
+        m for e, s in zip(chosen, settings, strict=True) for c in e.cells(s) for m in c.measures
+    ]
     _run(wanted, results)
     for experiment in chosen:
         _report(experiment, scale, execution, results, output)
@@ -145,7 +176,9 @@ def run_experiment(
 def report(
     name: Annotated[str, typer.Argument(help="fig01, table1, or all.")] = "all",
     scale: ScaleOption = "smoke",
-    output: Annotated[Path, typer.Option(help="Folder for the page and the plots.")] = Path("reports"),
+    output: Annotated[Path, typer.Option(help="Folder for the page and the plots.")] = Path(
+        "reports"
+    ),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 2,
@@ -159,7 +192,9 @@ def report(
             _report(experiment, scale, execution, Store(store), output)
         except MissingArtifact:
             command = f"noisychannel run {experiment.name} --scale {scale} --store {store}"
-            raise UserError(f"report: {experiment.name} at scale {scale} is not run; do: {command}") from None
+            raise UserError(
+                f"report: {experiment.name} at scale {scale} is not run; do: {command}"
+            ) from None
 
 
 @app.command()

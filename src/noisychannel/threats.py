@@ -173,7 +173,9 @@ class DefenseView:
             if isinstance(rule, Single):
                 wins = share >= 0.5
             else:
-                wins = fooled(rule.decide(labels.T, logits.softmax(dim=2).transpose(0, 1)), batch.goal)
+                wins = fooled(
+                    rule.decide(labels.T, logits.softmax(dim=2).transpose(0, 1)), batch.goal
+                )
             won.append(wins)
             rate.append(share)
             mean_margin.append(torch.stack([margin(z, batch.goal) for z in logits]).mean(dim=0))

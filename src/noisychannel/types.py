@@ -55,7 +55,9 @@ class Goal(NamedTuple):
 
     def repeat(self, draws: int) -> "Goal":
         """The same goals for `draws` copies of the examples, draw-major."""
-        return Goal(self.y.repeat(draws), None if self.target is None else self.target.repeat(draws))
+        return Goal(
+            self.y.repeat(draws), None if self.target is None else self.target.repeat(draws)
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,5 @@
 """The same task on a CPU and on a GPU: the same draws, hence the same statuses, classes and distances."""
 
-
 import pytest
 import torch
 
@@ -35,8 +34,6 @@ def test_cuda_rows_equal_cpu_rows(attack, tmp_path) -> None:
     assert cpu["forwards"] == gpu["forwards"]
     gaps = [abs(a - b) for a, b in zip(cpu["l2"], gpu["l2"], strict=True)]
     assert sorted(gaps)[int(0.95 * len(gaps))] <= 1e-3
-    same = sum(
-        a == b for a, b in zip(cpu_draws["predicted"], gpu_draws["predicted"], strict=True)
-    )
+    same = sum(a == b for a, b in zip(cpu_draws["predicted"], gpu_draws["predicted"], strict=True))
     assert same >= 0.99 * len(cpu_draws["predicted"])
     print(f"statuses {agree}/200, classes {same}/1600, largest L2 gap {max(gaps):.2e}")

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 PROGRAM = """
 import sys
@@ -58,13 +60,16 @@ def bytes_of(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in files}
 
 
+@pytest.mark.slow  # 12 processes that each import torch
 def test_killed_ten_times_gives_the_same_bytes(tmp_path: Path) -> None:
     whole = start(tmp_path / "whole")
     begun = time.monotonic()
     finish(whole)
     seconds = time.monotonic() - begun
     expected = bytes_of(tmp_path / "whole")
-    assert len(expected) == 24 * 4 + 24 * 3  # crafts: 2 files, measures: 1; task.json and manifest.json
+    assert (
+        len(expected) == 24 * 4 + 24 * 3
+    )  # crafts: 2 files, measures: 1; task.json and manifest.json
 
     chance, interrupted = random.Random(9), 0
     for _ in range(10):
@@ -73,7 +78,9 @@ def test_killed_ten_times_gives_the_same_bytes(tmp_path: Path) -> None:
         interrupted += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        partial = bytes_of(tmp_path / "killed") if (tmp_path / "killed" / "objects").exists() else {}
+        partial = (
+            bytes_of(tmp_path / "killed") if (tmp_path / "killed" / "objects").exists() else {}
+        )
         assert partial.items() <= expected.items()  # what is there is whole
     assert interrupted >= 5
     finish(start(tmp_path / "killed"))

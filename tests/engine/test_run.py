@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -45,7 +46,12 @@ DEFENSE = Defense(NETWORK, Gauss(0.1))
 HOW = Execution(micro_batch=8, threads=1)
 CRAFT = Craft(DATA, adaptive(DEFENSE, draws=2), PGD(L2(), epsilon=0.5, steps=5), execution=HOW)
 MEASURE = Measure(DATA, DEFENSE, CRAFT, draws=3, execution=HOW)
-TRAIN = Train(SmallNet(width=2), DataSpec("digits", subset="first:40"), Recipe(epochs=1, batch_size=20), execution=HOW)
+TRAIN = Train(
+    SmallNet(width=2),
+    DataSpec("digits", subset="first:40"),
+    Recipe(epochs=1, batch_size=20),
+    execution=HOW,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -56,10 +62,18 @@ def _threads() -> Any:
     torch.set_flush_denormal(False)
 
 
+def unwatched(whole: Plan, todo: Plan) -> Callable[[float], None]:
+    return [].append
+
+
 def made(root: Path, *tasks: Task) -> Store:
     store = Store(root)
-    run(tasks, store, serial, lambda whole, todo: lambda work: None)
+    run(tasks, store, serial, unwatched)
     return store
+
+
+def joined(tables: list[pa.Table], name: str) -> list[Any]:
+    return pa.concat_tables(tables)[name].to_pylist()
 
 
 def bytes_of(store: Store) -> dict[str, bytes]:
@@ -115,7 +129,7 @@ def test_nothing_runs_where_nothing_can_be_stored(tmp_path: Path) -> None:
         raise AssertionError
 
     with pytest.raises(StoreError, match="cannot be written"):
-        run([CRAFT], Store(tmp_path / "file"), executor, lambda whole, todo: lambda work: None)
+        run([CRAFT], Store(tmp_path / "file"), executor, unwatched)
 
 
 def test_reading_what_was_not_made(tmp_path: Path) -> None:
@@ -201,8 +215,6 @@ def test_key_changes_with_the_version(part: Any, monkeypatch: pytest.MonkeyPatch
 
 def test_key_does_not_change_with_the_path(tmp_path: Path) -> None:
     """The same Parquet files in two folders are the same data; one other pixel, and they are not."""
-    import pyarrow as pa
-
     keys = []
     for name, pixel in (("here", 0.5), ("there/deeper", 0.5), ("other", 0.25)):
         folder = tmp_path / name
@@ -218,7 +230,12 @@ def test_arrays_are_named_by_their_content() -> None:
     x, y = torch.rand(4, 1, 8, 8), [0, 1, 2, 3]
     nudged = x.clone()
     nudged[0, 0, 0, 0] = 1 - nudged[0, 0, 0, 0]
-    made = [from_arrays(x, y), from_arrays(x.clone(), y, name="b"), from_arrays(nudged, y), from_arrays(x, y[::-1])]
+    made = [
+        from_arrays(x, y),
+        from_arrays(x.clone(), y, name="b"),
+        from_arrays(nudged, y),
+        from_arrays(x, y[::-1]),
+    ]
     keys = [key_of(Measure(data, DEFENSE)) for data in made]
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
@@ -288,12 +305,11 @@ def test_micro_batch_and_slices_change_nobodys_fate(tmp_path: Path) -> None:
     for name in ("index", "label", "status", "forwards", "backwards"):
         for other in same:
             assert other[name].to_pylist() == whole[name].to_pylist()
-        assert sum((part[name].to_pylist() for part in cut), []) == whole[name].to_pylist()
+        assert joined(cut, name) == whole[name].to_pylist()
     for name in ("l2", "linf"):
         for other in same:
             assert other[name].to_pylist() == pytest.approx(whole[name].to_pylist(), abs=1e-3)
-        joined = sum((part[name].to_pylist() for part in cut), [])
-        assert joined == pytest.approx(whole[name].to_pylist(), abs=1e-3)
+        assert joined(cut, name) == pytest.approx(whole[name].to_pylist(), abs=1e-3)
     assert len(set(whole["status"].to_pylist())) == 2  # else this shows little
 
 
@@ -307,13 +323,13 @@ def test_measuring_draws_are_the_same_in_slices(tmp_path: Path) -> None:
     slices = [replace(clean, data=DATA.slice(*part)) for part in ((0, 5), (5, 20))]
     store = made(tmp_path, clean, *others, *slices)
     whole = table(store, clean)
-    for rows in (*(table(store, m) for m in others),):
+    for rows in [table(store, m) for m in others]:
         assert rows["predicted"].to_pylist() == whole["predicted"].to_pylist()
         assert rows["margin"].to_pylist() == pytest.approx(whole["margin"].to_pylist(), abs=1e-4)
     parts = [table(store, m) for m in slices]
     for name in ("index", "draw", "predicted"):
-        assert sum((p[name].to_pylist() for p in parts), []) == whole[name].to_pylist()
-    moved = sum((p["defended_l2"].to_pylist() for p in parts), [])
+        assert joined(parts, name) == whole[name].to_pylist()
+    moved = joined(parts, "defended_l2")
     assert moved == pytest.approx(whole["defended_l2"].to_pylist(), abs=1e-5)
     assert len({round(m, 4) for m in moved}) == 60  # every example and draw has noise of its own
 
@@ -336,7 +352,9 @@ def test_tables_hold_what_was_made(tmp_path: Path) -> None:
     assert rows["label"].to_pylist() == clean.y.tolist()
     assert rows["target"].to_pylist() == [-1] * 20
     torch.testing.assert_close(
-        torch.tensor(rows["l2"].to_pylist()), (x - clean.x).flatten(1).norm(dim=1), check_dtype=False
+        torch.tensor(rows["l2"].to_pylist()),
+        (x - clean.x).flatten(1).norm(dim=1),
+        check_dtype=False,
     )
     p = torch.tensor(draws["probabilities"].to_pylist())
     assert p.shape == (60, 10)
@@ -345,7 +363,9 @@ def test_tables_hold_what_was_made(tmp_path: Path) -> None:
     wrong = [m < 0 for m in draws["margin"].to_pylist()]
     same = zip(draws["predicted"].to_pylist(), draws["label"].to_pylist(), strict=True)
     assert wrong == [a != b for a, b in same]
-    assert pq.read_metadata(io.BytesIO(store.read(key_of(CRAFT), "examples.parquet"))).num_rows == 20
+    assert (
+        pq.read_metadata(io.BytesIO(store.read(key_of(CRAFT), "examples.parquet"))).num_rows == 20
+    )
 
 
 # ---------------------------------------------------------------- one bad example
@@ -397,7 +417,9 @@ def test_a_network_that_raises_fails_one_example(tmp_path: Path) -> None:
 
 
 def test_a_network_that_always_raises_stops_the_task(tmp_path: Path) -> None:
-    craft = Craft(DATA, non_adaptive(Defense(TouchyNetwork(everything=True))), DDN(steps=2), execution=HOW)
+    craft = Craft(
+        DATA, non_adaptive(Defense(TouchyNetwork(everything=True))), DDN(steps=2), execution=HOW
+    )
     with pytest.raises(RuntimeError, match="too bright"):
         made(tmp_path, craft)
     assert not Store(tmp_path).has(key_of(craft))
@@ -413,5 +435,9 @@ def test_execution_does_not_reach_the_draws(tmp_path: Path) -> None:
             craft.stream_name,
         }
         assert len(names) == 1
-        changed = [replace(craft, seed=1), replace(craft, attack=DDN()), replace(craft, target_offset=2)]
+        changed = [
+            replace(craft, seed=1),
+            replace(craft, attack=DDN()),
+            replace(craft, target_offset=2),
+        ]
         assert not names & {c.stream_name for c in changed}

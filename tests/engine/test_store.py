@@ -81,7 +81,9 @@ def test_a_write_that_fails_publishes_nothing(
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\); name a folder"):
+    with pytest.raises(
+        StoreError, match=r"cannot be written \(No space left on device\); name a folder"
+    ):
         store.put(KEY, FILES, "{}", {})
     monkeypatch.undo()
     whole = fail_at == 5  # renamed already; only its durability is in doubt
@@ -224,7 +226,9 @@ def test_missing_is_not_corrupt(tmp_path: Path) -> None:
         store.read(KEY, "other.parquet")
 
 
-@pytest.mark.xfail(reason="store.py: a folder without a manifest blocks its key for ever", strict=True)
+@pytest.mark.xfail(
+    reason="store.py: a folder without a manifest blocks its key for ever", strict=True
+)
 def test_an_artifact_without_a_manifest_is_made_again(tmp_path: Path) -> None:
     """`has` says no, so it is recomputed; publishing must then succeed."""
     store = published(tmp_path)
@@ -252,7 +256,9 @@ def test_an_artifact_deleted_by_hand_is_made_again(tmp_path: Path) -> None:
 def test_a_root_that_cannot_be_written(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("")
     store = Store(tmp_path / below)
-    sentence = rf"results folder {tmp_path}/{below}: cannot be written \(.+\); name a folder .* --store"
+    sentence = (
+        rf"results folder {tmp_path}/{below}: cannot be written \(.+\); name a folder .* --store"
+    )
     for attempt in (store.check_writable, lambda: store.put(KEY, FILES, "{}", {})):
         with pytest.raises(StoreError, match=sentence) as caught:
             attempt()

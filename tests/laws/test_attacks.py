@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
-import fakes_attacks as fakes
 import pytest
 import torch
 from torch import Tensor, nn
 
+import fakes_attacks as fakes
 from linear import LinearNetwork
 from noisychannel import rng
 from noisychannel.attacks import ATTACKS, DDN, PGD, CarliniWagner, Minimise
@@ -89,7 +89,11 @@ def hands_over_examples(attack: Attack, threat: Threat) -> None:
     """Shape, dtype, range, a legal status; one each; nothing of the graph that made them."""
     who = batch()
     found = attacked(attack, who, threat)
-    assert (found.x.shape, found.x.dtype, found.x.device) == (who.x.shape, who.x.dtype, who.x.device)
+    assert (found.x.shape, found.x.dtype, found.x.device) == (
+        who.x.shape,
+        who.x.dtype,
+        who.x.device,
+    )
     assert (found.x >= 0).all()
     assert (found.x <= 1).all()
     assert not found.x.requires_grad
@@ -99,12 +103,24 @@ def hands_over_examples(attack: Attack, threat: Threat) -> None:
     assert (found.cost.forwards > 0).all()
 
 
+def stays_in_the_box(attack: Attack, threat: Threat) -> None:
+    """From images of black and white, where every second direction leads out of [0, 1]."""
+    who = batch()
+    x = who.x.round()
+    found = attacked(attack, replace(who, x=x, y=NETWORK.build()(x).argmax(dim=1)), threat)
+    assert (found.x >= 0).all()
+    assert (found.x <= 1).all()
+    assert (found.x != x).any()
+
+
 def is_decided_by_its_name(attack: Attack, threat: Threat) -> None:
     """The same root, the same bytes, whatever was drawn before; another root, other draws if it draws."""
     first = attacked(attack, threat=threat)
     torch.rand(7)
     same(attacked(attack, threat=threat), first)
-    draws = threat.assumed.stochastic or getattr(getattr(attack, "attack", attack), "random_start", False)
+    draws = threat.assumed.stochastic or getattr(
+        getattr(attack, "attack", attack), "random_start", False
+    )
     other = attacked(attack, threat=threat, root="another")
     assert torch.equal(other.x, first.x) is not draws
 
@@ -188,6 +204,7 @@ def does_not_count_luck(attack: Attack, threat: Threat) -> None:
 LAWS = (
     leaves_the_batch,
     hands_over_examples,
+    stays_in_the_box,
     is_decided_by_its_name,
     takes_nothing_from_torch,
     ignores_batch_mates,
@@ -217,6 +234,8 @@ def test_law(attack: Attack, threat: Threat, law: Law) -> None:
         (fakes.GlobalRandomness(), takes_nothing_from_torch),
         (fakes.OrderDependent(), ignores_the_order),
         (fakes.LeavesTheBox(), hands_over_examples),
+        (fakes.LeavesTheBox(), stays_in_the_box),
+        (fakes.NoOp(), stays_in_the_box),
         (fakes.NoOp(), hands_over_examples),
         (fakes.OverBudget(), keeps_its_budget),
         (fakes.Spendthrift(), keeps_its_budget),
@@ -309,7 +328,9 @@ def changed(part: Any) -> list[Any]:
             new = ["last"]
         else:
             assert is_dataclass(value)
-            new = changed(value) + ([L2()] if value == Linf() else [Linf()] if value == L2() else [])
+            new = changed(value) + (
+                [L2()] if value == Linf() else [Linf()] if value == L2() else []
+            )
         out += [replace(part, **{item.name: v}) for v in new]
     return out
 
@@ -348,7 +369,7 @@ def test_keys_of_all_members_differ() -> None:
     ],
 )
 def test_bad_numbers_are_refused(make: Callable[[], Attack]) -> None:
-    with pytest.raises(UserError, match="expected .*, got ") as caught:
+    with pytest.raises(UserError, match=r"expected .*, got ") as caught:
         make()
     assert "\n" not in str(caught.value)
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fakes_attacks import FAKE_ATTACKS
+from linear import LinearNetwork
 from noisychannel import rng
 from noisychannel.attacks import ATTACKS, DDN, PGD, CarliniWagner, Minimise
 from noisychannel.channels import Gauss
@@ -12,8 +14,6 @@ from noisychannel.defenses import Defense
 from noisychannel.norms import L2, Linf
 from noisychannel.threats import DefenseView, adaptive, non_adaptive
 from noisychannel.types import Attack, Batch, Status
-from fakes_attacks import FAKE_ATTACKS
-from linear import LinearNetwork
 
 NETWORK = LinearNetwork(gain=5.0)
 PAIR = LinearNetwork(gain=5.0, classes=2)
@@ -38,7 +38,9 @@ def tuned(attack: Attack, optimum: torch.Tensor) -> Attack:
 def solves(attack: Attack) -> bool:
     """The oracle: found on every example, adversarial in fact, in [0, 1], at most FACTOR × the optimum away."""
     batch = PAIR.batch(n=24)
-    batch = batch.rows(PAIR.optimum(batch, 2.0) > 0.03)  # DDN's radius falls to .95^100 = .006 at most
+    batch = batch.rows(
+        PAIR.optimum(batch, 2.0) > 0.03
+    )  # DDN's radius falls to .95^100 = .006 at most
     optimum = PAIR.optimum(batch, dual(attack))
     attack = tuned(attack, optimum)
     view = DefenseView(non_adaptive(Defense(PAIR)))
@@ -47,7 +49,11 @@ def solves(attack: Attack) -> bool:
     norm = Linf() if dual(attack) == 1.0 else L2()
     distance = norm.distance(found.x, batch.x)
     wrong = PAIR.build()(found.x).argmax(dim=1) != batch.y
-    bound = attack.epsilon if isinstance(attack, PGD) else FACTOR.get(type(attack).__name__, 1.0) * optimum
+    bound = (
+        attack.epsilon
+        if isinstance(attack, PGD)
+        else FACTOR.get(type(attack).__name__, 1.0) * optimum
+    )
     inside = (found.x >= 0).all() and (found.x <= 1).all()
     status = (found.status == int(Status.FOUND)).all()
     return bool(wrong.all() and (distance <= bound + 1e-5).all() and inside and status)
@@ -133,7 +139,9 @@ def test_votes_of_a_linear_network_follow_phi() -> None:
     margin = logits.gather(1, batch.y[:, None])[:, 0] - logits.gather(1, 1 - batch.y[:, None])[:, 0]
     expected = torch.distributions.Normal(0.0, 1.0).cdf(margin / (sigma * (w[0] - w[1]).norm()))
     with rng.root("phi"):
-        said = answers(Defense(network, Gauss(sigma)), network.build(), batch.x, batch, "scoring", draws)
+        said = answers(
+            Defense(network, Gauss(sigma)), network.build(), batch.x, batch, "scoring", draws
+        )
     rate = (said.logits.argmax(dim=2) == batch.y).float().mean(dim=0)
     error = (expected * (1 - expected) / draws).sqrt()
     assert ((rate - expected).abs() < 4.5 * error).all()

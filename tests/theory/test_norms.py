@@ -28,7 +28,10 @@ def radii(norm: Norm, seed: int, rows: int = 4) -> Tensor:
     """One per example, among them radii that bind and radii that do not."""
     if norm == L0():
         return torch.tensor([0.0, 3.0, 7.5, 30.0])[:rows]
-    return rng.uniform(torch.empty(rows, 1), rng.Stream("selection", torch.arange(rows), seed))[:, 0] * 5
+    return (
+        rng.uniform(torch.empty(rows, 1), rng.Stream("selection", torch.arange(rows), seed))[:, 0]
+        * 5
+    )
 
 
 def dual_size(norm: Norm, g: Tensor) -> Tensor:
@@ -187,7 +190,9 @@ def test_l2_sample_is_uniform_in_the_ball() -> None:
     for i in range(d):
         t = ((direction[:, i] + 1) / 2).numpy()
         assert stats.kstest(t, stats.beta((d - 1) / 2, (d - 1) / 2).cdf).pvalue > 1e-3
-        assert abs(stats.spearmanr(direction[:, i].numpy(), size.numpy()).statistic) < 5 / 20000**0.5
+        assert (
+            abs(stats.spearmanr(direction[:, i].numpy(), size.numpy()).statistic) < 5 / 20000**0.5
+        )
     across = direction.T @ direction / len(direction)
     torch.testing.assert_close(across, torch.eye(d, dtype=torch.float64) / d, rtol=0, atol=0.01)
 

@@ -141,7 +141,9 @@ def test_field_order_does_not_matter() -> None:
     """The same class with its fields in another order has the same text."""
 
     def made(order: list[str]) -> object:
-        kind = type("Made", (), {"__annotations__": dict.fromkeys(order, float), "a": 1.0, "b": 2.0})
+        kind = type(
+            "Made", (), {"__annotations__": dict.fromkeys(order, float), "a": 1.0, "b": 2.0}
+        )
         return dataclass(frozen=True)(kind)()
 
     assert canonical(made(["a", "b"])) == canonical(made(["b", "a"]))
@@ -199,9 +201,11 @@ GOLDEN = [
     ),
     (
         Chain(CD(4), Clip()),
-        '{"parts":[{"bits":4,"type":"channels.colour_depth.CD","values":null,"version":1},'
-        '{"high":1.0,"low":0.0,"type":"channels.plain.Clip","version":1}],'
-        '"type":"channels.chain.Chain","version":1}',
+        (
+            '{"parts":[{"bits":4,"type":"channels.colour_depth.CD","values":null,"version":1},'
+            '{"high":1.0,"low":0.0,"type":"channels.plain.Clip","version":1}],'
+            '"type":"channels.chain.Chain","version":1}'
+        ),
         "62636581df43e5cc1074a8fe10b55b7c",
     ),
     (
@@ -210,12 +214,18 @@ GOLDEN = [
         "ed7a8c973334901cf657875425de7fc9",
     ),
     (Vote(16), '{"k":16,"type":"decision.Vote","version":1}', "234f601cc700c3735072b72a737fcbd8"),
-    (DDN(), '{"gamma":0.05,"initial":1.0,"steps":100,"type":"attacks.ddn.DDN","version":1}', "aaf56e62dfa19cb7f8a555152f45ef86"),
+    (
+        DDN(),
+        '{"gamma":0.05,"initial":1.0,"steps":100,"type":"attacks.ddn.DDN","version":1}',
+        "aaf56e62dfa19cb7f8a555152f45ef86",
+    ),
     (
         PGD(L2(), epsilon=1),
-        '{"epsilon":1.0,"keep":"best","loss":{"type":"objectives.CrossEntropy","version":1},'
-        '"norm":{"type":"norms.L2","version":1},"random_start":true,"step_size":null,"steps":40,'
-        '"stop_early":false,"type":"attacks.gradient.PGD","version":1}',
+        (
+            '{"epsilon":1.0,"keep":"best","loss":{"type":"objectives.CrossEntropy","version":1},'
+            '"norm":{"type":"norms.L2","version":1},"random_start":true,"step_size":null,"steps":40,'
+            '"stop_early":false,"type":"attacks.gradient.PGD","version":1}'
+        ),
         "64b64dcbf86a68cd61fcaeddab2fc3f5",
     ),
     (Minimise(), None, "75f3123ff38996e48fd8a55570e25502"),

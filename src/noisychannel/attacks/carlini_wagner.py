@@ -112,7 +112,14 @@ class _Lanes:
         return ((self.origin + self.move).tanh_() + 1).div_(2)
 
     def advance(
-        self, at: Tensor, distance: Tensor, query: Query, success: Tensor, *, alone: bool, compact: bool
+        self,
+        at: Tensor,
+        distance: Tensor,
+        query: Query,
+        success: Tensor,
+        *,
+        alone: bool,
+        compact: bool,
     ) -> None:
         """One Adam step; then, for examples whose search ended, the next c; drop those that are done."""
         untouched = alone & success & (self.clock == 0)  # misclassified as they are
@@ -143,9 +150,7 @@ class _Lanes:
             return
         self.high = torch.where(ended & self.succeeded, self.constant, self.high)
         self.low = torch.where(ended & ~self.succeeded, self.constant, self.low)
-        following = torch.where(
-            self.high.isinf(), self.constant * 10, (self.low + self.high) / 2
-        )
+        following = torch.where(self.high.isinf(), self.constant * 10, (self.low + self.high) / 2)
         self.constant = torch.where(ended, following, self.constant)
         self.search = self.search + ended
         self.step = torch.where(ended, 0, self.step)

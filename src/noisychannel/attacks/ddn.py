@@ -72,7 +72,12 @@ class DDN:
                 break
             if step == 0 and view.compact and not view.stochastic:
                 stay = ~query.fooled  # misclassified as they are: nothing to search
-                rows, active, delta, radius = rows[stay], active.rows(stay), delta[stay], radius[stay]
+                rows, active, delta, radius = (
+                    rows[stay],
+                    active.rows(stay),
+                    delta[stay],
+                    radius[stay],
+                )
                 query = query._replace(gradient=query.gradient[stay], fooled=query.fooled[stay])
                 if len(rows) == 0:
                     break

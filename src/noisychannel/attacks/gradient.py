@@ -16,14 +16,21 @@ from noisychannel.types import Adversarials, Batch, View
 __all__ = ["PGD", "random_start", "stepped"]
 
 
-def random_start(norm: Norm, x: Tensor, radius: float | Tensor, index: Tensor, step: Tensor | int) -> Tensor:
+def random_start(
+    norm: Norm, x: Tensor, radius: float | Tensor, index: Tensor, step: Tensor | int
+) -> Tensor:
     """A point of [0, 1] at random inside the ball of `radius` around x."""
     stream = rng.Stream("attack", index, step, part="start")
     return (x + norm.sample(x, radius, stream)).clamp(0, 1)
 
 
 def stepped(
-    norm: Norm, x: Tensor, at: Tensor, gradient: Tensor, size: float | Tensor, radius: float | Tensor
+    norm: Norm,
+    x: Tensor,
+    at: Tensor,
+    gradient: Tensor,
+    size: float | Tensor,
+    radius: float | Tensor,
 ) -> Tensor:
     """One step of length `size` up the gradient, back into the ball around x and into [0, 1]."""
     moved = at + norm.steepest(gradient) * per_example(size, x)

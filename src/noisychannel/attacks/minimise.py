@@ -66,9 +66,7 @@ class Minimise:
             distance = self.attack.norm.distance(lanes.at, lanes.batch.x)
             score = torch.where(query.fooled, distance, torch.inf)
             kept.offer(lanes.rows, lanes.at, score, lanes.trial % KEEP)
-            strongest.offer(
-                lanes.rows, lanes.at, query.margin, torch.zeros_like(lanes.rows)
-            )
+            strongest.offer(lanes.rows, lanes.at, query.margin, torch.zeros_like(lanes.rows))
             lanes.advance(query, alone=not view.stochastic, compact=view.compact)
         return conclude(view, batch, kept, strongest, self.attack.norm)
 

@@ -5,4 +5,15 @@ from noisychannel.audit.page import lead, sections, terminal_table
 from noisychannel.audit.plan import SETTINGS, Request, cells
 from noisychannel.audit.target import target
 
-__all__ = ["SETTINGS", "Outcome", "Request", "Rung", "cells", "lead", "outcome", "sections", "target", "terminal_table"]
+__all__ = [
+    "SETTINGS",
+    "Outcome",
+    "Request",
+    "Rung",
+    "cells",
+    "lead",
+    "outcome",
+    "sections",
+    "target",
+    "terminal_table",
+]

@@ -70,7 +70,9 @@ def terminal_table(outcomes: tuple[Outcome, ...]) -> Table:
     shown.add_column("attack")
     for o in outcomes:
         shown.add_column(o.request.name, justify="right")
-    shown.add_row("(no attack)", "", *(o.rungs[0].worst.percent for o in outcomes), end_section=True)
+    shown.add_row(
+        "(no attack)", "", *(o.rungs[0].worst.percent for o in outcomes), end_section=True
+    )
     for i, setting in list(enumerate(SETTINGS))[1:]:
         for name, words in _attack_words(outcomes[0]).items():
             each = (o.rungs[i].attacks[name].percent for o in outcomes)
@@ -88,7 +90,13 @@ def _attack_words(outcome: Outcome) -> dict[str, str]:
 def _ladder_grid(outcomes: tuple[Outcome, ...]) -> Grid:
     attacks = list(_attack_words(outcomes[0]))
     words = _attack_words(outcomes[0])
-    header = ["defense", "setting", *(words[a] for a in attacks), "the worse, per image", "the attacker knows"]
+    header = [
+        "defense",
+        "setting",
+        *(words[a] for a in attacks),
+        "the worse, per image",
+        "the attacker knows",
+    ]
     rows: list[tuple[str | Estimate, ...]] = []
     for o in outcomes:
         for rung in o.rungs:

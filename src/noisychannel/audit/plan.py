@@ -98,7 +98,9 @@ def threats_of(request: Request) -> dict[str, Threat]:
 def cells(request: Request) -> tuple[Cell, ...]:
     """Everything that is to be measured, in parts of `request.part` examples."""
     # Twice what one decision takes: worst cases are chosen on one half of the draws, scored on the other.
-    draws = max(request.scoring, 2 * request.defense.rule.draws) if request.defense.stochastic else 1
+    draws = (
+        max(request.scoring, 2 * request.defense.rule.draws) if request.defense.stochastic else 1
+    )
 
     def measured(threat: Threat | None, attack: Attack | None) -> tuple[Measure, ...]:
         out: list[Measure] = []
@@ -106,9 +108,7 @@ def cells(request: Request) -> tuple[Cell, ...]:
             data = request.data.slice(start, min(start + request.part, request.data.size))
             craft = None
             if threat is not None and attack is not None:
-                craft = Craft(
-                    data, threat, attack, seed=request.seed, execution=request.execution
-                )
+                craft = Craft(data, threat, attack, seed=request.seed, execution=request.execution)
             out.append(
                 Measure(
                     data,

@@ -4,7 +4,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -31,6 +31,7 @@ class Plan:
         return sum(t.work for t in self.tasks)
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Runs a plan's tasks, in this process or in others."""
 

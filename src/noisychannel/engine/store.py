@@ -38,7 +38,9 @@ class Store:
         """Whether the artifact was published (its bytes are checked when read)."""
         return (self._folder(key) / "manifest.json").is_file()
 
-    def put(self, key: str, files: Mapping[str, bytes], task: str, run: Mapping[str, object]) -> None:
+    def put(
+        self, key: str, files: Mapping[str, bytes], task: str, run: Mapping[str, object]
+    ) -> None:
         """Publish an artifact: write it aside, flush it to disk, rename it into place.
 
         Raises:

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +23,19 @@ from noisychannel.threats import DefenseView, Threat
 from noisychannel.training import Recipe, fit
 from noisychannel.types import Adversarials, Attack, Batch, Cost, Network, Status
 
-__all__ = ["Craft", "Execution", "Files", "Measure", "Task", "Tick", "Train", "Trained", "adversarials", "key_of", "table"]
+__all__ = [
+    "Craft",
+    "Execution",
+    "Files",
+    "Measure",
+    "Task",
+    "Tick",
+    "Train",
+    "Trained",
+    "adversarials",
+    "key_of",
+    "table",
+]
 
 Files = dict[str, bytes]
 Tick = Callable[[float], None]
@@ -53,6 +65,7 @@ class Execution:
                 raise expected(name, "a whole number ≥ 1", getattr(self, name))
 
 
+@runtime_checkable
 class Task(Protocol):
     """One artifact to be made."""
 
@@ -133,7 +146,9 @@ class Trained:
 
     def build(self) -> torch.nn.Module:
         """Not without a store: use `ready`."""
-        raise RuntimeError("a trained network is built from its artifact; use ready(network, store)")
+        raise RuntimeError(
+            "a trained network is built from its artifact; use ready(network, store)"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +269,9 @@ class Measure:
     def __post_init__(self) -> None:
         if self.draws < self.defense.rule.draws:
             raise expected(
-                "draws", f"at least the {self.defense.rule.draws} of {self.defense.rule}", self.draws
+                "draws",
+                f"at least the {self.defense.rule.draws} of {self.defense.rule}",
+                self.draws,
             )
         if self.craft is not None and self.craft.data != self.data:
             raise expected("data", f"the craft's own examples ({self.craft.data})", self.data)

@@ -1,9 +1,28 @@
 """The paper: one file per figure or table."""
 
 from noisychannel.experiments.fig01_recovery import FIG01
-from noisychannel.experiments.setting import Cell, Claim, Experiment, Result, Scale, Setting, read, setting
+from noisychannel.experiments.setting import (
+    Cell,
+    Claim,
+    Experiment,
+    Result,
+    Scale,
+    Setting,
+    read,
+    setting,
+)
 from noisychannel.experiments.table1_transfer import TABLE1
 
-__all__ = ["EXPERIMENTS", "Cell", "Claim", "Experiment", "Result", "Scale", "Setting", "read", "setting"]
+__all__ = [
+    "EXPERIMENTS",
+    "Cell",
+    "Claim",
+    "Experiment",
+    "Result",
+    "Scale",
+    "Setting",
+    "read",
+    "setting",
+]
 
 EXPERIMENTS = (FIG01, TABLE1)

@@ -113,9 +113,7 @@ def _curves(results: tuple[Result, ...], panel: str) -> dict[str, list[Result]]:
     """Series → its points, the undefended network first."""
     here = [r for r in results if r.place["panel"] == panel]
     start = [r for r in here if r.place["series"] == "none"]
-    return {
-        name: start + [r for r in here if r.place["series"] == name] for name in PEAKS[panel]
-    }
+    return {name: start + [r for r in here if r.place["series"] == name] for name in PEAKS[panel]}
 
 
 def _peak(points: list[Result]) -> Result:
@@ -185,7 +183,11 @@ def _peak_grid(results: tuple[Result, ...], panel: str) -> Grid:
 
 def _sections(setting: Setting, results: tuple[Result, ...]) -> tuple[Section, ...]:
     grids = tuple(_peak_grid(results, panel) for panel in PEAKS)
-    return (Section("Figure 1: recovery after non-adaptive attacks", (_figure(setting, results), *grids)),)
+    return (
+        Section(
+            "Figure 1: recovery after non-adaptive attacks", (_figure(setting, results), *grids)
+        ),
+    )
 
 
 def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
@@ -216,4 +218,6 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
     return tuple(out)
 
 
-FIG01 = Experiment("fig01", "Figure 1: recovery by input perturbations", SUBSETS, _cells, _sections, _claims)
+FIG01 = Experiment(
+    "fig01", "Figure 1: recovery by input perturbations", SUBSETS, _cells, _sections, _claims
+)

@@ -14,7 +14,17 @@ from noisychannel.report.html import Section
 from noisychannel.training import Recipe
 from noisychannel.types import Network
 
-__all__ = ["Cell", "Claim", "Experiment", "Result", "Scale", "Setting", "digits_network", "read", "setting"]
+__all__ = [
+    "Cell",
+    "Claim",
+    "Experiment",
+    "Result",
+    "Scale",
+    "Setting",
+    "digits_network",
+    "read",
+    "setting",
+]
 
 Scale = Literal["smoke", "desk", "paper"]
 
@@ -128,7 +138,7 @@ def setting(scale: Scale, subset: Mapping[Scale, str], execution: Execution) -> 
         return Setting(scale, data, digits_network(execution), words, grey, execution, part=100)
     data = DataSpec("cifar10", "test", subset[scale])
     words = "CIFAR-10 test images, the paper authors' plain ResNet-20 (88.00 % clean)"
-    part = 100 if scale == "desk" else 500
+    part = 100 if scale == "desk" else 2000
     network = authors_resnet20("cifar10-resnet20-plain")
     return Setting(scale, data, network, words, CIFAR10, execution, part)
 
