@@ -91,8 +91,10 @@ class LaplaceLaw:
     def sample(self, like: Tensor) -> Tensor:
         """Inverse of the distribution: −b·sign(v)·ln(1 − 2|v|), v = u − ½."""
         # torch's own generator, outside of a bracket, may give exactly 0, whose logarithm is infinite.
-        centred = rng.uniform(like).clamp_min_(2.0**-25).sub_(0.5)
-        return centred.abs().mul_(-2).log1p_().mul_(-self.scale).mul_(centred.sign())
+        # In float32 whatever `like` is: half precision rounds uniforms to 0 and 1.
+        centred = rng.uniform(like.float()).clamp_min_(2.0**-25).sub_(0.5)
+        noise = centred.abs().mul_(-2).log1p_().mul_(-self.scale).mul_(centred.sign())
+        return noise.to(like.dtype)
 
 
 LAWS: tuple[NoiseLaw, ...] = (GaussLaw(0.1), UniformLaw(0.1), LaplaceLaw(0.1))

@@ -49,7 +49,10 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class Hinge:
-    """−max(margin + κ, 0): zero once the goal is reached with confidence κ ≥ 0 (in logits).   Source: Carlini & Wagner 2017, f₆."""
+    """−max(margin + κ, 0): zero once the goal is reached with confidence κ ≥ 0 (in logits).
+
+    Source: Carlini & Wagner 2017, f₆.
+    """
 
     version: ClassVar[int] = 1
     confidence: float = 0.0

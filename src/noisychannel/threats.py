@@ -147,7 +147,7 @@ class DefenseView:
         logits: list[Tensor] = []
         for chunk, known in zip(chunks, upstream, strict=True):
             part = replace(stream, draws=chunk)
-            seen, grad = self._pass(x, batch, objective, part, gradient, known)
+            seen, grad = self._pass(x, batch, objective, part, gradient=gradient, upstream=known)
             logits.append(seen)
             total = total + grad
         passes = draws * (1 if whole or not gradient else 2)
@@ -206,7 +206,7 @@ class DefenseView:
 
     def _logits(self, leaf: Tensor, stream: rng.Stream) -> tuple[Tensor, Tensor]:
         """Logits that the loss sees, and logits that are differentiated (the same but `at_input`)."""
-        with rng.bracket(stream), global_noise(self.compact, stream):
+        with rng.bracket(stream), global_noise(stream, keyed=self.compact):
             if self.threat.backward == "at_input":
                 with torch.no_grad():
                     seen = self.fast(self.threat.assumed.channel(leaf))
@@ -220,8 +220,9 @@ class DefenseView:
         batch: Batch,
         objective: Objective,
         stream: rng.Stream,
+        *,
         gradient: bool,
-        upstream: Tensor | None,
+        upstream: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One chunk of draws: logits (d, n, k), and its share of the gradient."""
         draws = len(stream.draws)
@@ -248,7 +249,7 @@ class DefenseView:
     ) -> list[Tensor | None]:
         parts = [replace(stream, draws=chunk) for chunk in chunks]
         logits = torch.cat(
-            [self._pass(x, batch, objective, part, False, None)[0] for part in parts]
+            [self._pass(x, batch, objective, part, gradient=False)[0] for part in parts]
         )
         return list(self._slope(logits, batch, objective).split([len(c) for c in chunks]))
 

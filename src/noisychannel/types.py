@@ -217,7 +217,10 @@ class View(Protocol):
         *,
         gradient: bool = True,
     ) -> Query:
-        """Objective, gradient (zero if not asked for) and margin at x; `step`, one for all or per example, names the draws."""
+        """Objective, gradient (zero if not asked for) and margin at x.
+
+        `step`, one for all or one per example, names the draws.
+        """
         ...
 
     def trial(self, candidates: Tensor, opinion: Tensor, batch: Batch) -> Trial:

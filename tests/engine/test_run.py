@@ -250,10 +250,6 @@ class Stranger(nn.Module):
         return x.flatten(1)[:, :10] + self.shift * torch.arange(10.0)
 
 
-@pytest.mark.xfail(
-    reason="key_of caches by equality, and Foreign leaves its module out of it: the second gets the first's key",
-    strict=True,
-)
 def test_two_strangers_in_one_process_have_two_keys() -> None:
     networks = [Foreign(Stranger(shift).eval(), (1, 8, 8)) for shift in (0.0, 1.0)]
     assert len({key_of(Measure(DATA, Defense(n))) for n in networks}) == 2

@@ -226,9 +226,6 @@ def test_missing_is_not_corrupt(tmp_path: Path) -> None:
         store.read(KEY, "other.parquet")
 
 
-@pytest.mark.xfail(
-    reason="store.py: a folder without a manifest blocks its key for ever", strict=True
-)
 def test_an_artifact_without_a_manifest_is_made_again(tmp_path: Path) -> None:
     """`has` says no, so it is recomputed; publishing must then succeed."""
     store = published(tmp_path)
@@ -266,7 +263,6 @@ def test_a_root_that_cannot_be_written(tmp_path: Path, below: str) -> None:
     assert not store.has(KEY)
 
 
-@pytest.mark.xfail(reason="store.py: read catches FileNotFoundError only", strict=True)
 def test_a_root_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError):

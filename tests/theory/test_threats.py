@@ -390,13 +390,7 @@ def test_trial_is_the_defenders_rule_on_selection_draws() -> None:
 @pytest.mark.parametrize(
     "attack",
     [
-        pytest.param(
-            PGD(L2(), epsilon=0.0, steps=3),
-            marks=pytest.mark.xfail(
-                reason="conclude: a budget attack's opinion is that every kept iterate is adversarial",
-                strict=True,
-            ),
-        ),
+        PGD(L2(), epsilon=0.0, steps=3),
         DDN(steps=3),
     ],
     ids=lambda a: type(a).__name__,

@@ -77,11 +77,17 @@ class CarliniWagner:
             distance = L2().distance(at, lanes.base)
             success = query.fooled & (query.margin <= -self.confidence)
             score = torch.where(success, distance, torch.inf)
-            kept.offer(lanes.rows, at, score, lanes.search % len(kept.score))
-            strongest.offer(lanes.rows, at, query.margin, torch.zeros_like(lanes.rows))
+            kept.offer(lanes.rows, at, score, success, lanes.search % len(kept.score))
+            strongest.offer(lanes.rows, at, query.margin, query.fooled)
             alone = view.compact and not view.stochastic
             lanes.advance(at, distance, query, success, alone=alone, compact=view.compact)
         return conclude(view, batch, kept, strongest, L2())
+
+
+_STATE = (
+    "rows", "origin", "base", "move", "first", "second", "constant", "low", "high",
+    "before", "search", "step", "succeeded",
+)  # fmt: skip
 
 
 class _Lanes:
@@ -134,7 +140,7 @@ class _Lanes:
             ended = ended | (due & (loss > 0.9999 * self.before))
             self.before = torch.where(due, loss, self.before)
         self._next_constant(ended)
-        self._drop((self.search >= self.attack.searches) | untouched, compact)
+        self._drop((self.search >= self.attack.searches) | untouched, compact=compact)
 
     def _adam(self, slope: Tensor) -> None:
         self.first.mul_(_BETA1).add_(slope, alpha=1 - _BETA1)
@@ -160,13 +166,11 @@ class _Lanes:
         for state in (self.move, self.first, self.second):
             state.mul_(running)
 
-    def _drop(self, over: Tensor, compact: bool) -> None:
-        if not (bool(over.any()) if compact else bool(over.all())):
+    def _drop(self, over: Tensor, *, compact: bool) -> None:
+        """Examples leave as they finish, or, where rows must stay, all at once at the end."""
+        if not bool(over.any() if compact else over.all()):
             return
         stay = ~over
         self.batch = self.batch.rows(stay)
-        for name in (
-            "rows", "origin", "base", "move", "first", "second", "constant", "low", "high",
-            "before", "search", "step", "succeeded",
-        ):  # fmt: skip
+        for name in _STATE:
             setattr(self, name, getattr(self, name)[stay])

@@ -66,8 +66,8 @@ class DDN:
             query = view.query(at, active, CrossEntropy(), step, gradient=not last)
             score = torch.where(query.fooled, norm.size(delta), torch.inf)
             slot = torch.full_like(rows, step * KEEP // (self.steps + 1))
-            kept.offer(rows, at, score, slot)
-            strongest.offer(rows, at, query.margin, torch.zeros_like(rows))
+            kept.offer(rows, at, score, query.fooled, slot)
+            strongest.offer(rows, at, query.margin, query.fooled)
             if last:
                 break
             if step == 0 and view.compact and not view.stochastic:

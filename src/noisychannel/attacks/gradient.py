@@ -90,28 +90,21 @@ class PGD:
             at = random_start(self.norm, batch.x, self.epsilon, batch.index, 0)
         size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
         kept = Shortlist(batch.x, KEEP if self.keep == "best" else 1)
-        rows = torch.arange(len(batch), device=batch.x.device)
-        active = batch
+        rows, active = torch.arange(len(batch), device=batch.x.device), batch
+        leaving = self.stop_early and view.compact and not view.stochastic
         for step in range(self.steps + 1):
             last = step == self.steps
-            if last and self.keep == "last" and not self._may_leave(view):
-                break
             query = view.query(at, active, self.loss, step, gradient=not last)
-            if self.keep == "best":
+            if self.keep == "best" or last:
                 # A deterministic margin decides success itself; a random one is a lucky draw, so the loss ranks.
-                kept.offer(rows, at, -query.value if view.stochastic else query.margin)
-            if self._may_leave(view) and bool(query.fooled.any()):
-                kept.offer(rows[query.fooled], at[query.fooled], query.margin[query.fooled])
-                stay = ~query.fooled
+                score = -query.value if view.stochastic else query.margin
+                kept.offer(rows, at, score, query.fooled)
+            if leaving and bool(query.fooled.any()):
+                gone, stay = query.fooled, ~query.fooled
+                kept.offer(rows[gone], at[gone], query.margin[gone], gone[gone])
                 rows, active, at = rows[stay], active.rows(stay), at[stay]
                 query = query._replace(gradient=query.gradient[stay])
-            if len(rows) == 0:
+            if last or len(rows) == 0:
                 break
-            if not last:
-                at = stepped(self.norm, active.x, at, query.gradient, size, self.epsilon)
-        if self.keep == "last" and len(rows):
-            kept.offer(rows, at, torch.zeros(len(rows), device=at.device))
+            at = stepped(self.norm, active.x, at, query.gradient, size, self.epsilon)
         return conclude(view, batch, kept, None, self.norm)
-
-    def _may_leave(self, view: View) -> bool:
-        return self.stop_early and view.compact and not view.stochastic

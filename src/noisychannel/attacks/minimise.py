@@ -65,10 +65,13 @@ class Minimise:
             query = view.query(lanes.at, lanes.batch, self.attack.loss, lanes.clock)
             distance = self.attack.norm.distance(lanes.at, lanes.batch.x)
             score = torch.where(query.fooled, distance, torch.inf)
-            kept.offer(lanes.rows, lanes.at, score, lanes.trial % KEEP)
-            strongest.offer(lanes.rows, lanes.at, query.margin, torch.zeros_like(lanes.rows))
+            kept.offer(lanes.rows, lanes.at, score, query.fooled, lanes.trial % KEEP)
+            strongest.offer(lanes.rows, lanes.at, query.margin, query.fooled)
             lanes.advance(query, alone=not view.stochastic, compact=view.compact)
         return conclude(view, batch, kept, strongest, self.attack.norm)
+
+
+_STATE = ("rows", "at", "radius", "good", "bad", "trial", "halvings", "step", "over")
 
 
 class _Lanes:
@@ -86,13 +89,14 @@ class _Lanes:
         self.trial = torch.zeros(n, dtype=torch.int64, device=device)
         self.halvings = torch.zeros(n, dtype=torch.int64, device=device)
         self.step = torch.full((n,), search.attack.steps, dtype=torch.int64, device=device)
+        self.over = torch.zeros(n, dtype=torch.bool, device=device)
 
     @property
     def clock(self) -> Tensor:
         """A number that no two questions about one example share."""
         return self.trial * (self.search.attack.steps + 1) + self.step
 
-    def advance(self, query: Query, alone: bool, compact: bool) -> None:
+    def advance(self, query: Query, *, alone: bool, compact: bool) -> None:
         """Take the step, or end the trial and begin the next; drop examples whose search is over."""
         attack, search = self.search.attack, self.search
         first = self.trial == 0
@@ -109,9 +113,12 @@ class _Lanes:
         self.trial = self.trial + ended
         self.step = torch.where(ended, 0, self.step + 1)
         # The trial that ended the growth is not a bisection, hence bisections + 1 halvings.
-        over = (growing & (self.trial > search.expansions)) | (self.halvings > search.bisections)
+        spent = growing & (self.trial > search.expansions)
+        self.over = self.over | spent | (self.halvings > search.bisections)
         if alone:
-            over = over | (first & query.fooled)  # misclassified as it is: nothing to search
+            self.over = self.over | (
+                first & query.fooled
+            )  # misclassified as it is: nothing to search
         size = (attack.step_size or 2.5 * attack.epsilon / attack.steps) / attack.epsilon
         start = self.batch.x
         if attack.random_start:
@@ -121,12 +128,13 @@ class _Lanes:
         )
         shaped = ended.view(-1, *([1] * (start.ndim - 1)))
         self.at = torch.where(shaped, start, moved)
-        self._drop(over, compact)
+        self._drop(compact=compact)
 
-    def _drop(self, over: Tensor, compact: bool) -> None:
-        if not (bool(over.all()) if not compact else bool(over.any())):
+    def _drop(self, *, compact: bool) -> None:
+        """Examples leave as they finish, or, where rows must stay, all at once at the end."""
+        if not bool(self.over.any() if compact else self.over.all()):
             return
-        stay = ~over
+        stay = ~self.over
         self.batch = self.batch.rows(stay)
-        for name in ("rows", "at", "radius", "good", "bad", "trial", "halvings", "step"):
+        for name in _STATE:
             setattr(self, name, getattr(self, name)[stay])

@@ -26,14 +26,21 @@ class Shortlist:
     def __init__(self, x: Tensor, slots: int = KEEP) -> None:
         self.points = x.unsqueeze(0).repeat(slots, *([1] * x.ndim))
         self.score = torch.full((slots, len(x)), torch.inf, device=x.device)
+        self.fooled = torch.zeros_like(self.score, dtype=torch.bool)
 
-    def offer(self, rows: Tensor, x: Tensor, score: Tensor, slot: Tensor | None = None) -> None:
-        """Put x (m, …) of examples `rows` (m,) into `slot`, or over the worst kept, where it scores lower."""
+    def offer(
+        self, rows: Tensor, x: Tensor, score: Tensor, fooled: Tensor, slot: Tensor | None = None
+    ) -> None:
+        """Put x (m, …) of examples `rows` (m,) into `slot`, or over the worst kept, where it scores lower.
+
+        `fooled` (m,) is whether the attack took each for adversarial.
+        """
         if slot is None:
             slot = self.score[:, rows].argmax(dim=0)
         old = self.score[slot, rows]
         better = score < old
         self.score[slot, rows] = torch.where(better, score, old)
+        self.fooled[slot, rows] = torch.where(better, fooled, self.fooled[slot, rows])
         shaped = better.view(-1, *([1] * (x.ndim - 1)))
         self.points[slot, rows] = torch.where(shaped, x, self.points[slot, rows])
 
@@ -55,10 +62,8 @@ def conclude(
     minimal = strongest is not None
     points = torch.cat([kept.points, strongest.points]) if minimal else kept.points
     filled = torch.cat([kept.filled, strongest.filled]) if minimal else kept.filled
-    opinion = filled.clone()
-    if minimal:
-        opinion[len(kept.score) :] = False  # kept for its margin, whether adversarial or not
-    trial = view.trial(points, opinion, batch)
+    fooled = torch.cat([kept.fooled, strongest.fooled]) if minimal else kept.fooled
+    trial = view.trial(points, fooled & filled, batch)
     lost = _RATE * (1 - trial.rate) + trial.margin.tanh()
     if minimal:
         distance = torch.stack([norm.distance(p, batch.x) for p in points])

@@ -1,7 +1,7 @@
 """The main job: how much of a defense is left once the attacker knows it."""
 
 from noisychannel.audit.outcome import Outcome, Rung, outcome
-from noisychannel.audit.page import lead, sections, terminal_table
+from noisychannel.audit.page import render, terminal_table
 from noisychannel.audit.plan import SETTINGS, Request, cells
 from noisychannel.audit.target import target
 
@@ -11,9 +11,8 @@ __all__ = [
     "Request",
     "Rung",
     "cells",
-    "lead",
     "outcome",
-    "sections",
+    "render",
     "target",
     "terminal_table",
 ]

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from noisychannel.audit.plan import SETTINGS, Cell, Request, cells
 from noisychannel.engine import Store, table
@@ -94,8 +93,10 @@ class _Rows:
         assert self.examples is not None
         column = "linf" if request.norm == Linf() else "l2"
         # Projection and clipping round in float32, so a candidate on the sphere may stand a hair outside.
-        far = pc.greater(self.examples[column], budget * (1 + 1e-4) + 1e-7)
-        beyond = self.examples["index"].filter(far)
-        keep = self.draws.filter(pc.invert(pc.is_in(self.draws["index"], beyond)))
-        fallback = clean.draws.filter(pc.is_in(clean.draws["index"], beyond))
-        return pa.concat_tables([keep, fallback])
+        far = self.examples[column].to_numpy() > budget * (1 + 1e-4) + 1e-7
+        beyond = self.examples["index"].to_numpy()[far]
+        keep = ~np.isin(self.draws["index"].to_numpy(), beyond)
+        fallback = np.isin(clean.draws["index"].to_numpy(), beyond)
+        return pa.concat_tables(
+            [self.draws.filter(pa.array(keep)), clean.draws.filter(pa.array(fallback))]
+        )

@@ -7,18 +7,27 @@ from rich.table import Table
 from torch import Tensor
 
 from noisychannel.audit.outcome import Ladder, Outcome
-from noisychannel.audit.plan import SETTINGS, attacks_of, cells
+from noisychannel.audit.plan import SETTINGS, Request, attacks_of, cells
 from noisychannel.data import to_uint8
 from noisychannel.engine import Store, adversarials
 from noisychannel.norms import Linf
 from noisychannel.report.figure import Figure, Grid, Panel, Picture, Series
-from noisychannel.report.html import Part, Section
+from noisychannel.report.html import Part, Provenance, Section, page
 from noisychannel.report.stats import Estimate
 
-__all__ = ["lead", "sections", "terminal_table"]
+__all__ = ["render", "terminal_table"]
 
 
-def lead(outcomes: tuple[Outcome, ...]) -> str:
+def render(
+    outcomes: tuple[Outcome, ...], store: Store, provenance: Provenance
+) -> tuple[str, tuple[Section, ...]]:
+    """The page's text, and what it shows."""
+    shown = _sections(outcomes, store)
+    names = ", ".join(o.request.name for o in outcomes)
+    return page(f"noisychannel audit: {names}", _lead(outcomes), shown, provenance), shown
+
+
+def _lead(outcomes: tuple[Outcome, ...]) -> str:
     """The result in two sentences per defense."""
     said: list[str] = []
     for o in outcomes:
@@ -33,34 +42,39 @@ def lead(outcomes: tuple[Outcome, ...]) -> str:
     return " ".join(said)
 
 
-def sections(outcomes: tuple[Outcome, ...], store: Store) -> tuple[Section, ...]:
+def _sections(outcomes: tuple[Outcome, ...], store: Store) -> tuple[Section, ...]:
     """The whole page: the ladder of settings, accuracy against the budget, images, what was not tested."""
     first = outcomes[0].request
     parts: list[Part] = [
-        "Every attack is crafted against what the attacker assumes, and scored on the true defense with "
-        "fresh random draws. Each row gives the attacker more knowledge; only the last says what the "
-        "defense is worth.",
+        _HOW,
         _ladder_grid(outcomes),
         _figure(outcomes),
     ]
     shown = [Section("What the attacker knows decides", tuple(parts))]
     shown += [Section(f"Images: {o.request.name}", (_strip(o, store),)) for o in outcomes]
-    attacks = " and ".join(f"{name}: {attack}" for name, attack in attacks_of(first).items())
-    shown.append(
-        Section(
-            "What was done, and what was not",
-            (
-                f"Attacks, the same in every setting: {attacks}. The partially adaptive attacker assumes "
-                f"{first.assumed}; gradients through random channels average {first.eot} draws. A random "
-                f"defense is scored on {first.scoring} fresh draws per image; where several attacks are "
-                "combined, each image's attack is chosen on one half of the draws and scored on the other.",
-                "Not tested: restarts, other losses, black-box and transfer attacks, more gradient draws, "
-                "signs of gradient masking. A low number is a proof that the defense is broken at this "
-                "budget; a high one is not a proof that it holds.",
-            ),
-        )
-    )
+    shown.append(Section("What was done, and what was not", (_done(first), _NOT_DONE)))
     return tuple(shown)
+
+
+_HOW = (
+    "Every attack is crafted against what the attacker assumes, and scored on the true defense with fresh "
+    "random draws. Each row gives the attacker more knowledge; only the last says what the defense is worth."
+)
+_NOT_DONE = (
+    "Not tested: restarts, other losses, black-box and transfer attacks, more gradient draws, signs of "
+    "gradient masking. A low number is a proof that the defense is broken at this budget; a high one is not "
+    "a proof that it holds."
+)
+
+
+def _done(request: Request) -> str:
+    attacks = " and ".join(f"{name}: {attack}" for name, attack in attacks_of(request).items())
+    return (
+        f"Attacks, the same in every setting: {attacks}. The partially adaptive attacker assumes "
+        f"{request.assumed}; gradients through random channels average {request.eot} draws. A random defense "
+        f"is scored on {request.scoring} fresh draws per image; where several attacks are combined, each "
+        "image's attack is chosen on one half of the draws and scored on the other."
+    )
 
 
 def terminal_table(outcomes: tuple[Outcome, ...]) -> Table:
@@ -142,7 +156,7 @@ def _curve(ladder: Ladder) -> Series:
 def _strip(outcome: Outcome, store: Store) -> Picture:
     """Rows: clean, adaptive adversarial, their difference amplified; one image per column."""
     request = outcome.request
-    name = list(attacks_of(request))[0]
+    name = next(iter(attacks_of(request)))
     cell = next(c for c in cells(request) if c.setting == "adaptive" and c.attack == name)
     craft = cell.measures[0].craft
     assert craft is not None

@@ -1,4 +1,4 @@
-"""What a user points at: a channel by name before a network of ours, or a Python file that makes a network or a defense."""
+"""What a user points at: a channel by name before a network, or a Python file that makes a defense."""
 
 import importlib.util
 from collections.abc import Callable

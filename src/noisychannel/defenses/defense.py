@@ -76,7 +76,8 @@ def answers(
     """Ask a defense about points x of the examples of `batch`: how candidates are selected and scored.
 
     Args:
-        defense: its channel and randomness; `network` is its built module.
+        defense: its channel and randomness.
+        network: its built module.
         x: points (n, …), the clean examples or candidates made from them.
         batch: who they are; distances are from its clean examples.
         role: `selection` or `scoring`.
@@ -89,7 +90,7 @@ def answers(
     for chunk in chunks_of(draws, at_once):
         stream = rng.Stream(role, batch.index, 0, chunk)
         rows = x.repeat(len(chunk), *([1] * (x.ndim - 1)))
-        with torch.no_grad(), rng.bracket(stream), global_noise(defense.keyed, stream):
+        with torch.no_grad(), rng.bracket(stream), global_noise(stream, keyed=defense.keyed):
             seen = defense.channel(rows)
             logits.append(network(seen).view(len(chunk), len(x), -1))
         shift = seen.view(len(chunk), *x.shape) - batch.x
@@ -97,7 +98,7 @@ def answers(
     return Answers(torch.cat(logits), torch.cat(moved))
 
 
-def global_noise(keyed: bool, stream: rng.Stream) -> AbstractContextManager[None]:
+def global_noise(stream: rng.Stream, *, keyed: bool) -> AbstractContextManager[None]:
     """A stranger's module draws from torch's global generator: name its seed, and restore it after."""
     return nullcontext() if keyed else rng.torch_seeded(stream)
 

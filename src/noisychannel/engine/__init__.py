@@ -3,18 +3,9 @@
 from noisychannel.engine.run import Plan, plan, run
 from noisychannel.engine.serial import serial
 from noisychannel.engine.store import Store
-from noisychannel.engine.tasks import (
-    Craft,
-    Execution,
-    Measure,
-    Task,
-    Tick,
-    Train,
-    Trained,
-    adversarials,
-    key_of,
-    table,
-)
+from noisychannel.engine.task import Execution, Task, Tick, key_of
+from noisychannel.engine.tasks import Craft, Measure, adversarials, table
+from noisychannel.engine.training import Train, Trained
 
 __all__ = [
     "Craft",

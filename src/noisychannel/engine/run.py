@@ -2,14 +2,15 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 
 from noisychannel.engine.store import Store
-from noisychannel.engine.tasks import Task, Tick, key_of
+from noisychannel.engine.task import Task, Tick, key_of
 from noisychannel.spec import canonical
 
 __all__ = ["Executor", "Plan", "execute", "plan", "run"]
@@ -55,9 +56,9 @@ def plan(wanted: Iterable[Task]) -> Plan:
 
 def execute(task: Task, store: Store, tick: Tick) -> None:
     """Run one task with its fixed number of threads and publish what it made."""
-    _settle(task)
     start = time.time()
-    files = task.run(store, tick)
+    with _settled(task.execution.threads):
+        files = task.run(store, tick)
     store.put(
         key_of(task),
         files,
@@ -72,12 +73,24 @@ def execute(task: Task, store: Store, tick: Tick) -> None:
     )
 
 
-def _settle(task: Task) -> None:
-    """What decides speed and the last bits, the same for every executor."""
-    torch.set_num_threads(task.execution.threads)
+@contextmanager
+def _settled(threads: int) -> Generator[None]:
+    """What decides speed and the last bits, the same for every executor; the process gets its own back after."""
+    before = torch.get_num_threads()
+    cudnn = torch.backends.cudnn.flags(
+        enabled=True,
+        benchmark=False,
+        deterministic=True,
+        allow_tf32=False,  # its 10 bits of mantissa are not float32's 23
+    )
+    torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # denormals can slow a pass tenfold
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False  # its 10 bits of mantissa are not float32's 23
+    try:
+        with cudnn:
+            yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
 
 
 def run(

@@ -2,7 +2,7 @@
 
 from noisychannel.engine.run import Plan, execute
 from noisychannel.engine.store import Store
-from noisychannel.engine.tasks import Tick
+from noisychannel.engine.task import Tick
 
 __all__ = ["serial"]
 

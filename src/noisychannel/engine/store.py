@@ -82,6 +82,10 @@ class Store:
             if self.has(key):
                 raise self._corrupt(key, f"{name} is gone") from error
             raise MissingArtifact(f"artifact {key}: not computed yet in {self.root}") from error
+        except OSError as error:
+            raise StoreError(
+                f"artifact {key}: cannot be read in {self.root} ({error.strerror})"
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise self._corrupt(key, "its manifest is damaged") from error
         if not known:
@@ -123,10 +127,13 @@ class Store:
         try:
             partial.rename(final)
         except OSError:
-            # Another worker published the same key meanwhile: equal bytes, so nothing is lost.
-            if not self.has(final.name):
-                raise
-            shutil.rmtree(partial)
+            if self.has(final.name):
+                # Another worker published the same key meanwhile: equal bytes, so nothing is lost.
+                shutil.rmtree(partial)
+            else:
+                # What lies there has lost its manifest, hence is nothing: it makes room.
+                final.rename(partial.with_name(f"{partial.name}-remains"))
+                partial.rename(final)
         _flush_folder(final.parent)
 
     def _corrupt(self, key: str, what: str) -> CorruptArtifact:

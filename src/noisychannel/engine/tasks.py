@@ -1,10 +1,9 @@
-"""Specs that make artifacts: Train, Craft, Measure. Each is pure: the same key gives the same bytes."""
+"""Specs that make artifacts from attacks: Craft and Measure. Each is pure: the same key gives the same bytes."""
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,176 +15,26 @@ from noisychannel import measures, rng
 from noisychannel.data import Dataset
 from noisychannel.defenses import Defense
 from noisychannel.engine.store import Store
+from noisychannel.engine.task import Execution, Files, Task, Tick, key_of
+from noisychannel.engine.training import ready, trainings
 from noisychannel.errors import expected
 from noisychannel.norms import L2, per_example
 from noisychannel.spec import key
 from noisychannel.threats import DefenseView, Threat
-from noisychannel.training import Recipe, fit
-from noisychannel.types import Adversarials, Attack, Batch, Cost, Network, Status
+from noisychannel.types import Adversarials, Attack, Batch, Cost, Status
 
-__all__ = [
-    "Craft",
-    "Execution",
-    "Files",
-    "Measure",
-    "Task",
-    "Tick",
-    "Train",
-    "Trained",
-    "adversarials",
-    "key_of",
-    "table",
-]
-
-Files = dict[str, bytes]
-Tick = Callable[[float], None]
-"""Told how many units of `Task.work` were done."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a task is computed; part of its key, since it decides the last bits of floating point.
-
-    Args:
-        device: `cpu` or `cuda`.
-        threads: of a CPU task, serial or distributed.
-        micro_batch: examples attacked or asked together.
-        max_rows: examples × draws in one forward pass.
-    """
-
-    version: ClassVar[int] = 1
-    device: str = "cpu"
-    threads: int = 2
-    micro_batch: int = 128
-    max_rows: int = 512
-
-    def __post_init__(self) -> None:
-        for name in ("threads", "micro_batch", "max_rows"):
-            if getattr(self, name) < 1:
-                raise expected(name, "a whole number ≥ 1", getattr(self, name))
-
-
-@runtime_checkable
-class Task(Protocol):
-    """One artifact to be made."""
-
-    @property
-    def execution(self) -> Execution:
-        """How it is computed."""
-        ...
-
-    def needs(self) -> tuple["Task", ...]:
-        """Tasks whose artifacts it reads."""
-        ...
-
-    @property
-    def work(self) -> float:
-        """Expected passes through the network, for progress and time left."""
-        ...
-
-    def run(self, store: Store, tick: Tick) -> Files:
-        """Compute the artifact's files; everything they hold is a function of the task's key."""
-        ...
-
-
-@lru_cache(maxsize=65536)
-def key_of(task: Task) -> str:
-    """The task's key: hash of its canonical spec, data and checkpoint fingerprints included."""
-    return key(task)
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train a network from its initial weights; artifact: `weights.safetensors`."""
-
-    version: ClassVar[int] = 1
-    network: Network
-    data: Dataset
-    recipe: Recipe
-    seed: int = 0
-    execution: Execution = Execution()
-
-    def needs(self) -> tuple[Task, ...]:
-        """Nothing."""
-        return ()
-
-    @property
-    def work(self) -> float:
-        """Forward and backward per image and epoch."""
-        return 3.0 * self.recipe.epochs * self.data.size
-
-    def run(self, store: Store, tick: Tick) -> Files:
-        """Initial weights and shuffles are named by the seed and the recipe, not by the clock."""
-        with rng.root(f"{self.seed}|{key(self.network)}|{key(self.recipe)}"):
-            module = fit(
-                self.network.build().to(self.execution.device),
-                self.data.load().to(self.execution.device),
-                self.recipe,
-                progress=lambda _epoch, _loss: tick(3.0 * self.data.size),
-            )
-        state = {name: t.contiguous().cpu() for name, t in module.state_dict().items()}
-        return {"weights.safetensors": safetensors.torch.save(state)}
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The network that a Train task makes, as a network spec."""
-
-    version: ClassVar[int] = 1
-    train: Train
-
-    @property
-    def stochastic(self) -> bool:
-        """As the network that was trained."""
-        return self.train.network.stochastic
-
-    @property
-    def keyed(self) -> bool:
-        """As the network that was trained."""
-        return self.train.network.keyed
-
-    def build(self) -> torch.nn.Module:
-        """Not without a store: use `ready`."""
-        raise RuntimeError(
-            "a trained network is built from its artifact; use ready(network, store)"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Loaded:
-    """A trained network with its weights read."""
-
-    trained: Trained
-    module: torch.nn.Module
-    stochastic: bool
-    keyed: bool
-
-    def build(self) -> torch.nn.Module:
-        return self.module
-
-
-def ready(defense: Defense, store: Store) -> Defense:
-    """The same defense with a trained network's weights read from the store."""
-    trained = defense.network
-    if not isinstance(trained, Trained):
-        return defense
-    module = trained.train.network.build()
-    module.load_state_dict(
-        safetensors.torch.load(store.read(key_of(trained.train), "weights.safetensors"))
-    )
-    module.eval()
-    loaded = _Loaded(trained, module, trained.stochastic, trained.keyed)
-    return replace(defense, network=loaded)
+__all__ = ["Craft", "Measure", "adversarials", "parquet", "table"]
 
 
 @lru_cache(maxsize=64)
-def _examples(data: Dataset) -> Batch:
-    """A data set's examples; a figure asks for the same slices hundreds of times, and decoding is slow."""
+def _decoded(data: Dataset, _fingerprint: str) -> Batch:
     return data.load()
 
 
-def _trainings(defense: Defense) -> tuple[Task, ...]:
-    return (defense.network.train,) if isinstance(defense.network, Trained) else ()
+def _examples(data: Dataset) -> Batch:
+    """A data set's examples, a copy: a figure asks for the same slices hundreds of times, and decoding is slow."""
+    kept = _decoded(data, data.fingerprint())
+    return replace(kept, x=kept.x.clone())
 
 
 @dataclass(frozen=True)
@@ -210,7 +59,7 @@ class Craft:
 
     def needs(self) -> tuple[Task, ...]:
         """The training of the assumed network, if it is ours."""
-        return _trainings(self.threat.assumed)
+        return trainings(self.threat.assumed)
 
     @property
     def work(self) -> float:
@@ -279,7 +128,7 @@ class Measure:
     def needs(self) -> tuple[Task, ...]:
         """The craft, and the training of the network."""
         crafts = () if self.craft is None else (self.craft,)
-        return (*_trainings(self.defense), *crafts)
+        return (*trainings(self.defense), *crafts)
 
     @property
     def work(self) -> float:
@@ -297,9 +146,10 @@ class Measure:
             x = _rescaled(x, whole.x, self.rescale_l2)
         defense = ready(self.defense, store)
         network = defense.network.build().to(device)
+        length = None if self.rescale_l2 is None else float(self.rescale_l2)
         source = "clean" if self.craft is None else self.craft.stream_name
         rows: list[pa.Table] = []
-        with rng.root(f"{self.seed}|{key(self.defense)}|{source}|{self.rescale_l2}"):
+        with rng.root(f"{self.seed}|{key(self.defense)}|{source}|{length}"):
             for start in range(0, len(whole), size):
                 batch = whole.rows(slice(start, start + size)).to(device)
                 part = x[start : start + size].to(device)

@@ -52,7 +52,7 @@ class Foreign:
     module: nn.Module | Callable[[Tensor], Tensor] = field(repr=False, compare=False)
     shape: tuple[int, ...]
     name: str = "foreign"
-    nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False, compare=False)
+    nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     def __post_init__(self) -> None:
         module = self.module if isinstance(self.module, nn.Module) else Called(self.module)
@@ -80,15 +80,21 @@ class Foreign:
         assert isinstance(self.module, nn.Module)
         return self.module
 
-    @cached_property
+    @property
     def stochastic(self) -> bool:
         """Whether it answers differently when asked again with another seed."""
-        return not torch.equal(self._logits(0), self._logits(1))
+        return self._randomness[0]
 
-    @cached_property
+    @property
     def keyed(self) -> bool:
         """Whether our streams alone decide its noise; else torch's global generator must be seeded."""
-        return torch.equal(self._logits(0, torch_seed=0), self._logits(0, torch_seed=1))
+        return self._randomness[1]
+
+    @cached_property
+    def _randomness(self) -> tuple[bool, bool]:
+        random = not torch.equal(self._logits(0), self._logits(1))
+        ours = torch.equal(self._logits(0, torch_seed=0), self._logits(0, torch_seed=1))
+        return random, ours
 
     def _logits(self, seed: int, torch_seed: int | None = None) -> Tensor:
         return self._ask(seed, seed if torch_seed is None else torch_seed)

@@ -1,0 +1,217 @@
+"""The commands."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from noisychannel import audit as audits
+from noisychannel.attacks import ATTACKS
+from noisychannel.channels import CHANNELS, parse_channel
+from noisychannel.cli import arguments
+from noisychannel.cli.progress import errors, run_with_bar
+from noisychannel.data import DataSpec
+from noisychannel.decision import DECISIONS, parse_decision
+from noisychannel.engine import Execution, Store, plan
+from noisychannel.errors import MissingArtifact, UserError
+from noisychannel.experiments import EXPERIMENTS, Experiment, setting
+from noisychannel.experiments.page import render
+from noisychannel.networks import NETWORKS
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Is this perturbation defense real? Attack it as one who knows it would.",
+)
+console = Console()
+
+_STORE = typer.Option("--store", help="Folder of results; a killed run goes on from it.")
+_DATA = typer.Option(help="digits, cifar10, a folder, or a hub name.")
+_SUBSET = typer.Option(help="all, first:200, every:5, balanced:200@7.")
+_EPSILON = typer.Option(help="Budget in pixels of [0, 1], e.g. 0.5 or 8/255.")
+_DECISION = typer.Option(help="single, vote:K or mean_prob:K.")
+_ASSUMED = typer.Option(help="Channel that the partially adaptive attacker assumes.")
+_NETWORK = typer.Option(help="Behind a channel: small (trained here), or an authors' checkpoint.")
+_STEPS = typer.Option(help="Gradients per image of each attack.")
+_EOT = typer.Option(help="Draws per gradient through a random channel.")
+_TARGETS = typer.Argument(help="gauss:0.3, fc:60, svd:50+clip … or FILE.py:FUNCTION")
+
+StoreOption = Annotated[Path, _STORE]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+ThreadsOption = Annotated[int, typer.Option("--threads", help="Threads of a task; in its key.")]
+MicroOption = Annotated[
+    int, typer.Option("--micro-batch", help="Images attacked together; in a task's key.")
+]
+ScaleOption = Annotated[
+    str, typer.Option("--scale", help="smoke (minutes), desk (a night), paper (a GPU).")
+]
+OutputOption = Annotated[Path, typer.Option("--output", help="Folder for the page and the plots.")]
+
+
+def main() -> None:
+    """Entry point: a user's error is one sentence and exit code 2."""
+    warnings.showwarning = _warn
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"[bold red]error[/]: {error}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+
+
+@app.command()
+def audit(
+    targets: Annotated[list[str], _TARGETS],
+    data: Annotated[str, _DATA] = "digits",
+    split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
+    subset: Annotated[str, _SUBSET] = "first:200",
+    norm: Annotated[str, typer.Option(help="l2 or linf.")] = "l2",
+    epsilon: Annotated[str, _EPSILON] = "0.5",
+    decision: Annotated[str, _DECISION] = "single",
+    assumed: Annotated[str, _ASSUMED] = "laplace:0.05",
+    network: Annotated[str, _NETWORK] = "",
+    steps: Annotated[int, _STEPS] = 40,
+    eot: Annotated[int, _EOT] = 8,
+    seed: Annotated[int, typer.Option(help="Root of all draws.")] = 0,
+    output: OutputOption = Path("audit"),
+    store: StoreOption = Path("runs"),
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 2,
+    micro_batch: MicroOption = 128,
+) -> None:
+    """Attack defenses under every threat setting and report what is left of them."""
+    how = arguments.execution(device, threads, micro_batch)
+    rule = parse_decision(decision)
+    chosen = DataSpec(data, split, subset)
+    images = chosen.size  # an unknown data set is said before anything else
+    arguments.writable(output)
+
+    def request(text: str) -> audits.Request:
+        behind = audits.target(text, chosen, lambda: arguments.network(network, data, how), rule)
+        return audits.Request(
+            name=text,
+            defense=behind,
+            data=chosen,
+            norm=arguments.norm(norm),
+            epsilon=arguments.number("epsilon", epsilon),
+            assumed=parse_channel(assumed),
+            eot=eot,
+            steps=steps,
+            seed=seed,
+            execution=how,
+        )
+
+    requests = tuple(request(text) for text in targets)
+    results = Store(store)
+    run_with_bar([m for r in requests for c in audits.cells(r) for m in c.measures], results)
+    outcomes = tuple(audits.outcome(r, results) for r in requests)
+    samples = f"{images} images of {data} ({split}, {subset})"
+    facts = (("seed", str(seed)), ("device", device), ("threads", str(threads)))
+    text, shown = audits.render(outcomes, results, arguments.provenance(samples, facts))
+    arguments.write(output, text, shown, "report.html")
+    console.print(audits.terminal_table(outcomes))
+    console.print(f"report: {output / 'report.html'}")
+
+
+@app.command("run")
+def run_experiment(
+    name: Annotated[str, typer.Argument(help="fig01, table1, or all.")],
+    scale: ScaleOption = "smoke",
+    output: OutputOption = Path("reports"),
+    store: StoreOption = Path("runs"),
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 2,
+    micro_batch: MicroOption = 128,
+) -> None:
+    """Reproduce figures and tables of the paper."""
+    chosen = arguments.experiments(name)
+    execution = arguments.execution(device, threads, micro_batch)
+    arguments.writable(output)
+    results = Store(store)
+    settings = [setting(arguments.scale(scale), e.subsets, execution) for e in chosen]
+    wanted = [
+        m for e, s in zip(chosen, settings, strict=True) for c in e.cells(s) for m in c.measures
+    ]
+    run_with_bar(wanted, results)
+    for experiment in chosen:
+        _report(experiment, scale, execution, results, output)
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="fig01, table1, or all.")] = "all",
+    scale: ScaleOption = "smoke",
+    output: OutputOption = Path("reports"),
+    store: StoreOption = Path("runs"),
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 2,
+    micro_batch: MicroOption = 128,
+) -> None:
+    """Draw pages again from stored rows; nothing is computed."""
+    arguments.writable(output)
+    execution = arguments.execution(device, threads, micro_batch)
+    for experiment in arguments.experiments(name):
+        try:
+            _report(experiment, scale, execution, Store(store), output)
+        except MissingArtifact:
+            command = f"noisychannel run {experiment.name} --scale {scale} --store {store}"
+            raise UserError(
+                f"report: {experiment.name} at scale {scale} is not run; do: {command}"
+            ) from None
+
+
+@app.command()
+def status(
+    scale: ScaleOption = "smoke",
+    store: StoreOption = Path("runs"),
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 2,
+    micro_batch: MicroOption = 128,
+) -> None:
+    """Say how much of each experiment is in the store."""
+    execution = arguments.execution(device, threads, micro_batch)
+    for experiment in EXPERIMENTS:
+        cells = experiment.cells(setting(arguments.scale(scale), experiment.subsets, execution))
+        whole = plan(m for c in cells for m in c.measures)
+        left = whole.todo(Store(store))
+        done = len(whole.tasks) - len(left.tasks)
+        console.print(
+            f"{experiment.name} ({scale}): {done} of {len(whole.tasks)} tasks done, "
+            f"{left.work:.0f} of {whole.work:.0f} expected passes left"
+        )
+
+
+@app.command("list")
+def list_parts() -> None:
+    """List channels, attacks, decision rules, networks and experiments."""
+    groups: dict[str, list[str]] = {
+        "channels": [repr(c) for c in CHANNELS],
+        "attacks": [repr(a) for a in ATTACKS],
+        "decision rules": [repr(d) for d in DECISIONS],
+        "networks": [repr(n) for n in NETWORKS],
+        "experiments": [f"{e.name}: {e.title}" for e in EXPERIMENTS],
+    }
+    for title, items in groups.items():
+        console.print(f"[bold]{title}[/]")
+        for item in items:
+            console.print(f"  {item}", highlight=False, soft_wrap=True)
+
+
+def _report(experiment: Experiment, scale: str, how: Execution, store: Store, output: Path) -> None:
+    where = setting(arguments.scale(scale), experiment.subsets, how)
+    facts = (("device", how.device), ("threads", str(how.threads)))
+    made = arguments.provenance(f"{where.data.size} images; {where.words}", facts)
+    text, shown, claims = render(experiment, where, store, made)
+    arguments.write(output, text, shown, f"{experiment.name}.html")
+    for claim in claims:
+        mark = "[green]holds[/]" if claim.holds else "[yellow]does not hold[/]"
+        console.print(f"{claim.name}: {mark}: {claim.evidence}", highlight=False, soft_wrap=True)
+    console.print(f"page: {output / f'{experiment.name}.html'}")
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    errors.print(f"[bold yellow]warning[/]: {message}", soft_wrap=True, highlight=False)

@@ -1,0 +1,56 @@
+"""Running a plan with a bar: how far, how fast, how long yet."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as Bar
+from rich.text import Text
+
+from noisychannel.engine import Plan, Store, Task, Tick, run, serial
+
+__all__ = ["errors", "run_with_bar"]
+
+errors = Console(stderr=True)
+
+
+def run_with_bar(wanted: Sequence[Task], store: Store) -> None:
+    """Make what is wanted and missing, in this process."""
+    with _progress() as bar:
+
+        def watch(whole: Plan, todo: Plan) -> Tick:
+            done = len(whole.tasks) - len(todo.tasks)
+            words = f"{len(todo.tasks)} tasks ({done} found in {store.root})"
+            line = bar.add_task(words, total=max(todo.work, 1.0))
+            return lambda amount: bar.advance(line, amount)
+
+        run(wanted, store, serial, watch)
+
+
+class _Rate(ProgressColumn):
+    """Passes through networks per second."""
+
+    def render(self, task: Bar) -> Text:
+        return Text(f"{task.speed or 0.0:,.0f} passes/s")
+
+
+@contextmanager
+def _progress() -> Generator[Progress]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors) as shown:
+        yield shown
