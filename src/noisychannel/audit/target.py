@@ -1,6 +1,7 @@
 """What a user points at: a channel by name before a network, or a Python file that makes a defense."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,17 @@ def _call(text: str) -> Any:
     path = Path(file or text)
     if not file or not function or not path.is_file():
         raise UserError(f"target: expected FILE.py:FUNCTION with a file that exists, got {text!r}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"noisychannel_target_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"target: expected a Python file, got {path}")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # so that the source of its classes can be read, for their key
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(
+            f"target: {path} cannot be imported ({type(error).__name__}: {error}); mend it first"
+        ) from error
     make = vars(module).get(function)
     if not callable(make):
         raise UserError(f"target: expected a function {function!r} in {path}, found none")

@@ -1,0 +1,405 @@
+"""The paper's experiments: what is planned, what is claimed, what is shown, and that claims can fail."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from noisychannel.data import DataSpec
+from noisychannel.engine import Craft, Execution, Measure, Store, Train, key_of, plan
+from noisychannel.errors import MissingArtifact
+from noisychannel.experiments import (
+    EXPERIMENTS,
+    Claim,
+    Experiment,
+    Result,
+    Scale,
+    Setting,
+    read,
+    setting,
+)
+from noisychannel.experiments.fig01_recovery import FIG01, PEAKS
+from noisychannel.experiments.table1_transfer import EQUAL_L2, TABLE1, TABLE1_PAPER
+from noisychannel.interop.authors import CIFAR10
+from noisychannel.networks import ResNet20, SmallNet
+from noisychannel.report.figure import Figure, Grid
+from noisychannel.report.html import Section
+
+COLUMNS = ("FC", "CD", "SVD", "Gauss", "Uniform", "Laplace")
+SCALES: tuple[Scale, ...] = ("smoke", "desk", "paper")
+IMAGES = 200
+
+needs_data = pytest.mark.skipif(
+    not {"NOISYCHANNEL_DATA", "NOISYCHANNEL_WEIGHTS"} <= set(os.environ),
+    reason="needs $NOISYCHANNEL_DATA (cifar10) and $NOISYCHANNEL_WEIGHTS (the authors' networks)",
+)
+scales = pytest.mark.parametrize(
+    "scale", ["smoke", *(pytest.param(s, marks=needs_data) for s in ("desk", "paper"))]
+)
+experiments = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
+
+
+def smoke(experiment: Experiment) -> Setting:
+    return setting("smoke", experiment.subsets, Execution())
+
+
+# ---------------------------------------------------------------- what is planned
+
+
+@experiments
+@scales
+def test_every_cell_covers_the_images_once(experiment: Experiment, scale: Scale) -> None:
+    where = setting(scale, experiment.subsets, Execution())
+    cells = experiment.cells(where)
+    assert len({cell.place for cell in cells}) == len(cells)
+    parts = where.parts()
+    assert sum(part.size for part in parts) == where.data.size
+    for cell in cells:
+        assert tuple(m.data for m in cell.measures) == parts
+        assert all(m.craft is None or m.craft.data == m.data for m in cell.measures)
+        assert all(m.execution == where.execution for m in cell.measures)
+    tasks = plan(m for cell in cells for m in cell.measures).tasks
+    trainings = [task for task in tasks if isinstance(task, Train)]
+    assert len(trainings) == (scale == "smoke")
+
+
+@experiments
+def test_planning_decodes_no_image_and_builds_no_network(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def touched(*_: object) -> None:
+        raise AssertionError
+
+    # The tests' type checker asks a data set for all that it has; the program does not.
+    monkeypatch.setattr(DataSpec, "shape", (1, 8, 8))
+    for kind, method in ((DataSpec, "load"), (ResNet20, "build"), (SmallNet, "build")):
+        monkeypatch.setattr(kind, method, touched)
+    where = smoke(experiment)
+    fresh = replace(where, data=replace_subset(where, experiment))  # no key is known yet
+    assert plan(m for cell in experiment.cells(fresh) for m in cell.measures).tasks
+
+
+def replace_subset(where: Setting, experiment: Experiment) -> DataSpec:
+    """The same images in another number."""
+    assert isinstance(where.data, DataSpec)
+    return replace(where.data, subset="first:30")
+
+
+@experiments
+def test_subsets_of_every_scale(experiment: Experiment) -> None:
+    assert tuple(experiment.subsets) == SCALES
+    for subset in experiment.subsets.values():
+        assert DataSpec("digits", subset=subset).subset == subset
+
+
+def test_fig01_attacks_the_bare_network_once_for_all_channels() -> None:
+    cells = FIG01.cells(smoke(FIG01))
+    tasks = plan(m for cell in cells for m in cell.measures).tasks
+    crafts = [task for task in tasks if isinstance(task, Craft)]
+    assert len(crafts) == 2 * len(smoke(FIG01).parts())
+    assert all(not craft.threat.assumed.stochastic for craft in crafts)
+    series = {(cell.place[0][1], cell.place[1][1]) for cell in cells}
+    assert series == {(panel, name) for panel in PEAKS for name in ("none", *COLUMNS)}
+
+
+def test_table1_crafts_for_every_row_and_measures_every_column() -> None:
+    where = smoke(TABLE1)
+    cells = TABLE1.cells(where)
+    tasks = plan(m for cell in cells for m in cell.measures).tasks
+    crafts = {key_of(task) for task in tasks if isinstance(task, Craft)}
+    # The bare row and the three deterministic channels are alike in the two modes of the authors' gradient.
+    assert len(crafts) == len(where.parts()) * (1 + 6 + 3 + 6)
+    places = {tuple(value for _, value in cell.place) for cell in cells}
+    rows = ("none", *COLUMNS)
+    for mode in ("authors", "retested", "clean"):
+        for column in ("no defense", *COLUMNS):
+            assert (mode, "Empty", column, "own") in places
+            assert {(mode, row, column, l2) for row in rows for l2 in ("own", "equal")} <= places
+    for cell in cells:
+        wanted = EQUAL_L2 if dict(cell.place)["l2"] == "equal" else None
+        assert all(m.rescale_l2 == wanted for m in cell.measures)
+        believed = {m.craft.threat.selection_draws == 0 for m in cell.measures if m.craft}
+        lucky = dict(cell.place)["mode"] == "authors" and dict(cell.place)["row"] in COLUMNS[3:]
+        assert believed <= {lucky}
+
+
+@experiments
+def test_rows_that_are_missing_are_not_made_up(experiment: Experiment, tmp_path: Path) -> None:
+    cells = experiment.cells(smoke(experiment))
+    for cell in (cells[0], cells[-1]):
+        with pytest.raises(MissingArtifact, match="not computed yet"):
+            read(cell, Store(tmp_path))
+
+
+# ---------------------------------------------------------------- fabricated rows
+
+Accuracy = Callable[[dict[str, str | float]], float]
+Length = Callable[[dict[str, str | float]], float]
+
+
+def draws_of(share: float, distortion: float = 0.5, count: int = 1) -> pa.Table:
+    """Rows of a defense that answers rightly on the first `share` of the images."""
+    label = np.repeat(np.arange(IMAGES) % 10, count)
+    right = np.repeat(np.arange(IMAGES) < round(share * IMAGES), count)
+    predicted = np.where(right, label, (label + 1) % 10)
+    probabilities = np.full((IMAGES * count, 10), 0.01, dtype=np.float32)
+    probabilities[np.arange(IMAGES * count), predicted] = 0.91
+    return pa.table(
+        {
+            "index": np.repeat(np.arange(IMAGES), count),
+            "label": label,
+            "candidate": np.zeros(IMAGES * count, dtype=np.int32),
+            "draw": np.tile(np.arange(count, dtype=np.int32), IMAGES),
+            "predicted": predicted,
+            "margin": np.where(right, 1.0, -1.0).astype(np.float32),
+            "defended_l2": np.full(IMAGES * count, distortion, dtype=np.float32),
+            "probabilities": pa.FixedSizeListArray.from_arrays(
+                pa.array(probabilities.reshape(-1)), 10
+            ),
+        }
+    )
+
+
+def examples_of(length: float) -> pa.Table:
+    """Rows of an attack: the first ten images were not moved."""
+    moved = np.where(np.arange(IMAGES) < 10, 0.0, length)
+    return pa.table({"index": np.arange(IMAGES), "label": np.arange(IMAGES) % 10, "l2": moved})
+
+
+@cache
+def _places(name: str) -> list[tuple[tuple[tuple[str, str | float], ...], bool]]:
+    """Every place, and whether something was attacked there."""
+    experiment = next(e for e in EXPERIMENTS if e.name == name)
+    cells = experiment.cells(smoke(experiment))
+    return [(cell.place, cell.measures[0].craft is not None) for cell in cells]
+
+
+def fabricated(
+    experiment: Experiment, accuracy: Accuracy, length: Length = lambda _: 0.3
+) -> tuple[Result, ...]:
+    """A result in every place of the experiment."""
+    out: list[Result] = []
+    for cell_place, attacked in _places(experiment.name):
+        place = dict(cell_place)
+        examples = examples_of(length(place)) if attacked else None
+        far = float(place.get("strength", 0.5)) + 0.1
+        out.append(Result(place, draws_of(accuracy(place), far), examples))
+    return tuple(out)
+
+
+def shuffled(results: tuple[Result, ...]) -> tuple[Result, ...]:
+    """The same rows, each with the answer to another image."""
+    order = np.random.default_rng(0).permutation(IMAGES)
+    out: list[Result] = []
+    for result in results:
+        column = result.draws.schema.get_field_index("predicted")
+        answers = result.draws["predicted"].to_numpy()[order]
+        draws = result.draws.set_column(column, "predicted", pa.array(answers))
+        out.append(Result(result.place, draws, result.examples))
+    return tuple(out)
+
+
+def recovered(place: dict[str, str | float]) -> float:
+    """Figure 1 as the paper has it: nothing without a defense, most labels at the fourth strength."""
+    if place["series"] == "none":
+        return 0.0
+    return PEAKS[str(place["panel"])][str(place["series"])][0] / 100 - 0.01 * float(
+        abs(float(place["strength"]) - peak_strength(str(place["series"]))) > 1e-9
+    )
+
+
+def peak_strength(series: str) -> float:
+    return {"FC": 40.0, "CD": 5.0, "SVD": 40.0}.get(series, 0.01)
+
+
+def transferred(place: dict[str, str | float]) -> float:
+    """Table 1 as the paper has it."""
+    row, column = str(place["row"]), str(place["column"])
+    if column == "no defense":
+        return 0.9356 if row == "Empty" else 0.0
+    if row == "none":
+        return 0.8
+    return TABLE1_PAPER[row][COLUMNS.index(column)] / 100
+
+
+PAPER: dict[str, Accuracy] = {"fig01": recovered, "table1": transferred}
+
+
+def claims_of(experiment: Experiment, accuracy: Accuracy) -> dict[str, Claim]:
+    return {c.name: c for c in experiment.claims(fabricated(experiment, accuracy))}
+
+
+@experiments
+def test_every_claim_holds_on_the_papers_own_numbers(experiment: Experiment) -> None:
+    found = claims_of(experiment, PAPER[experiment.name])
+    assert found
+    assert [c.name for c in found.values() if not c.holds] == []
+    assert all(c.sentence and re.search(r"\d", c.evidence) for c in found.values())
+
+
+@experiments
+def test_no_claim_holds_on_shuffled_answers(experiment: Experiment) -> None:
+    """A claim that holds whatever was answered says nothing."""
+    found = experiment.claims(shuffled(fabricated(experiment, PAPER[experiment.name])))
+    assert [c.name for c in found if c.holds] == []
+
+
+LIES: dict[str, tuple[str, Accuracy]] = {
+    # the claims that a world contradicts, and that world
+    "nothing is recovered": ("fig01-(PGD|C&W)-recovers", lambda p: 0.3 * recovered(p)),
+    "one channel recovers nothing": (
+        "fig01-.*",
+        lambda p: 0.1 if p["series"] == "SVD" else recovered(p),
+    ),
+    "the attack failed": (
+        "fig01-.*-recovers",
+        lambda p: 0.2 if p["series"] == "none" else recovered(p),
+    ),
+    "one channel is far better": (
+        "fig01-.*-similar",
+        lambda p: 0.99 if p["series"] == "FC" else 0.8 * recovered(p),
+    ),
+    "CD resists": (
+        "table1-.*-diagonal",
+        lambda p: 0.2 if p["row"] == p["column"] == "CD" else transferred(p),
+    ),
+    "FC transfers well": (
+        "table1-.*-fc-worst",
+        lambda p: 0.01 if p["row"] == "FC" else transferred(p),
+    ),
+    "Laplace transfers badly": (
+        "table1-.*-laplace-best",
+        lambda p: 0.75 if p["row"] == "Laplace" else transferred(p),
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_each_claim_fails_in_a_world_that_contradicts_it(lie: str) -> None:
+    names, accuracy = LIES[lie]
+    experiment = FIG01 if names.startswith("fig01") else TABLE1
+    found = claims_of(experiment, accuracy)
+    denied = [c for name, c in found.items() if re.fullmatch(names, name)]
+    assert len(denied) >= 2
+    assert [c.name for c in denied if c.holds] == []
+
+
+def test_the_lies_cover_every_claim() -> None:
+    every = [c.name for e in EXPERIMENTS for c in e.claims(fabricated(e, PAPER[e.name]))]
+    assert len(every) == len(set(every))
+    for name in every:
+        assert any(re.fullmatch(names, name) for names, _ in LIES.values()), name
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def parts_of(sections: tuple[Section, ...]) -> tuple[list[Figure], list[Grid]]:
+    parts = [part for section in sections for part in section.parts]
+    figures = [part for part in parts if isinstance(part, Figure)]
+    return figures, [part for part in parts if isinstance(part, Grid)]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_fig01_shows_six_curves_and_the_papers_peaks(scale: Scale) -> None:
+    where = replace(smoke(FIG01), scale=scale, units=CIFAR10)
+    results = fabricated(FIG01, recovered)
+    (figure,), grids = parts_of(FIG01.sections(where, results))
+    assert figure.name == "fig01"
+    assert where.words in figure.caption
+    for panel, name in zip(figure.panels, PEAKS, strict=True):
+        assert panel.title.startswith(name)
+        curves = {series.name: series for series in panel.series}
+        assert set(COLUMNS) == set(curves) - {"paper's peaks"}
+        for channel in COLUMNS:
+            points = curves[channel]
+            assert list(points.x) == sorted(points.x)
+            assert points.y[0] == 0.0  # the undefended network, measured
+            assert points.interval is not None
+            best = max(points.y)
+            assert best == pytest.approx(PEAKS[name][channel][0], abs=100 / IMAGES)
+        if scale != "smoke":  # digits and CIFAR-10 do not share an axis
+            paper = curves["paper's peaks"]
+            assert sorted(zip(paper.y, paper.x, strict=True)) == sorted(PEAKS[name].values())
+    for grid, name in zip(grids, PEAKS, strict=True):
+        assert [row[0] for row in grid.rows] == list(COLUMNS)
+        for row in grid.rows:
+            accuracy, length = PEAKS[name][str(row[0])]
+            assert f"{accuracy:.1f} %" in row
+            assert f"{length:.2f}" in row
+            assert f"{peak_strength(str(row[0])):g}" in row
+        assert "ResNet-18" in grid.caption  # not the network of our rows
+
+
+def test_table1_shows_the_papers_matrix_beside_ours() -> None:
+    where = smoke(TABLE1)
+    lengths = {row: 0.1 * i for i, row in enumerate(("Empty", "none", *COLUMNS))}
+    results = fabricated(TABLE1, transferred, lambda place: lengths[str(place["row"])])
+    _, grids = parts_of(TABLE1.sections(where, results))
+    assert len(grids) == 6  # three gradients, at the attack's own and at equal L2
+    own = [grid for grid in grids if "moved to L2" not in grid.title]
+    assert len(own) == 3
+    for grid in own:
+        rows = {row[0]: row for row in grid.rows}
+        assert set(rows) == {"none", *TABLE1_PAPER, *(f"{row} (paper)" for row in TABLE1_PAPER)}
+        for row, numbers in TABLE1_PAPER.items():
+            assert rows[f"{row} (paper)"][3:] == tuple(f"{v:.2f}" for v in numbers)
+            ours = [cell for cell in rows[row][3:] if not isinstance(cell, str)]
+            assert [100 * e.value for e in ours] == pytest.approx(numbers, abs=100 / IMAGES)
+            if row != "Empty":  # the ten images that stayed where they are do not count
+                assert rows[row][1] == f"{lengths[row]:.2f}"
+        assert grid.header[3:] == COLUMNS
+    for grid in grids:
+        if grid not in own:
+            assert f"{EQUAL_L2:g}" in grid.title
+            assert [row[0] for row in grid.rows] == ["none", *COLUMNS]
+
+
+# ---------------------------------------------------------------- for real
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", [e.name for e in EXPERIMENTS])
+def test_the_command_runs_it_on_digits(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from noisychannel.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["noisychannel", "run", name])
+    said = CliRunner().invoke(app, ["run", name], catch_exceptions=False)
+    assert said.exit_code == 0, said.output
+    text = (tmp_path / "reports" / f"{name}.html").read_text("utf-8")
+    assert f"noisychannel run {name}" in text
+    experiment = next(e for e in EXPERIMENTS if e.name == name)
+    where = smoke(experiment)
+    cells = experiment.cells(where)
+    results = tuple(read(cell, Store(tmp_path / "runs")) for cell in cells)
+    sections = experiment.sections(where, results)
+    figures, grids = parts_of(sections)
+    for figure in figures:
+        png = (tmp_path / "reports" / f"{figure.name}.png").read_bytes()
+        assert png.startswith(b"\x89PNG")
+    assert all(grid.title.split(",")[0] in text for grid in grids)
+    for claim in experiment.claims(results):
+        assert f"{claim.name}: {'holds' if claim.holds else 'does not hold'}: " in said.output
+    for cell, result in zip(cells, results, strict=True):
+        assert result.draws.num_rows == sum(draws(m) for m in cell.measures)
+    status = CliRunner().invoke(app, ["status"], catch_exceptions=False).output.replace("\n", " ")
+    whole = len(plan(m for cell in cells for m in cell.measures).tasks)
+    assert f"{name} (smoke): {whole} of {whole} tasks done, 0 of" in status
+    again = CliRunner().invoke(app, ["report", name, "--output", "again"], catch_exceptions=False)
+    assert again.exit_code == 0
+    assert (tmp_path / "again" / f"{name}.html").is_file()
+
+
+def draws(measure: Measure) -> int:
+    return measure.draws * measure.data.size

@@ -1,0 +1,132 @@
+"""What the package promises by name, and what its core needs installed."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+# Another name in a room is a promise to keep, one less a promise broken: change both here and in the CHANGELOG.
+PUBLIC = {
+    "attacks": "ATTACKS CarliniWagner DDN Minimise PGD",
+    "audit": "Outcome Request Rung SETTINGS cells outcome render target terminal_table",
+    "channels": "CD CHANNELS Chain Clip FC Gauss Identity Laplace SVD Uniform parse_channel straight_through",
+    "cli": "main",
+    "data": "ArrayData DataSpec Dataset from_arrays from_uint8 to_uint8",
+    "decision": "DECISIONS Decision MeanProb Single Vote parse_decision",
+    "defenses": "Defense answers chunks_of global_noise",
+    "engine": "Craft Execution Measure Plan Store Task Tick Train Trained adversarials key_of plan run serial table",
+    "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected",
+    "experiments": "Cell Claim EXPERIMENTS Experiment Result Scale Setting read setting",
+    "interop.authors": "AuthorsUnits CIFAR10 IMAGENET table1_channels table3_channels",
+    "measures": "MEASURES draws examples",
+    "networks": (
+        "AUTHORS_NAMES Checkpoint Foreign NETWORKS Normalize ResNet18 ResNet20 SmallNet authors_resnet20 prepare"
+    ),
+    "noise": "GaussLaw LAWS LaplaceLaw NoiseLaw UniformLaw",
+    "norms": "L0 L2 Linf NORMS Norm per_example",
+    "objectives": "CrossEntropy Hinge fooled label_margin margin",
+    "report.figure": "Cell Figure Grid Panel Picture Series",
+    "report.html": "Part Provenance Section page write_page",
+    "report.plots": "COLOURS Style plotly_panel png save_png styles",
+    "report.stats": "Estimate WorstCase accuracy correct_matrix paired_difference wilson worst_case",
+    "rng": "Role Stream bracket generator normal root torch_seeded uniform",
+    "spec": "Fingerprinted canonical describe key",
+    "threats": "Averaged DefenseView Threat adaptive assumes non_adaptive",
+    "training": "Progress Recipe fit",
+    "types": (
+        "Adversarials Attack Backward Batch Channel Cost Goal Gradient Images Labels Logits Network Objective"
+        " PerExample Query Status Trial View"
+    ),
+}
+
+
+@pytest.mark.parametrize("room", PUBLIC)
+def test_public_names(room: str) -> None:
+    module = importlib.import_module(f"noisychannel.{room}")
+    assert sorted(module.__all__) == PUBLIC[room].split()
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_no_room_is_forgotten() -> None:
+    import noisychannel
+
+    root = Path(noisychannel.__path__[0])
+    rooms = {p.parent.name for p in root.glob("*/__init__.py")} | {
+        p.stem for p in root.glob("*.py")
+    }
+    assert rooms - {"__init__", "__main__"} == {room.partition(".")[0] for room in PUBLIC}
+
+
+REFUSED = ("datasets", "plotly", "matplotlib", "sklearn", "foolbox", "jinja2", "beartype")
+
+# What a bare GPU machine does: read a Parquet folder, attack, store, and reduce.
+CORE = f'''
+import sys
+
+REFUSED = {REFUSED!r}
+
+
+class Absent:
+    """As if these packages were not installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in REFUSED:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        return None
+
+
+assert not set(REFUSED) & set(sys.modules)
+sys.meta_path.insert(0, Absent())
+for name in REFUSED:
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        continue
+    raise AssertionError(name)
+
+import noisychannel.attacks, noisychannel.engine, noisychannel.threats  # noqa: E401
+import noisychannel.audit.plan
+from noisychannel.audit.outcome import outcome
+from noisychannel.audit.plan import Request, cells
+from noisychannel.channels import Gauss
+from noisychannel.data import DataSpec
+from noisychannel.defenses import Defense
+from noisychannel.engine import Execution, Store, run, serial
+from noisychannel.networks import SmallNet
+from noisychannel.norms import L2
+from pathlib import Path
+
+data = DataSpec(sys.argv[1])
+assert data.shape == (1, 8, 8) and data.size == 4 and data.classes == 2
+how = Execution(threads=1)
+request = Request(
+    "it", Defense(SmallNet(2, 1, 2), Gauss(0.1)), data, L2(), 0.1, eot=1, steps=1, scoring=2, execution=how
+)
+wanted = [m for cell in cells(request) for m in cell.measures]
+run(wanted, Store(Path(sys.argv[2])), serial, lambda whole, todo: [].append)
+assert outcome(request, Store(Path(sys.argv[2]))).headline.n == 4
+assert not set(REFUSED) & set(sys.modules)
+print("the core works")
+'''
+
+
+def test_the_core_works_without_what_is_absent_on_a_bare_machine(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels = [[[(i + j + k) % 4 / 3 for k in range(8)] for j in range(8)] for i in range(4)]
+    table = pa.table({"image": pixels, "label": [0, 1, 0, 1]})
+    pq.write_table(table, folder / "test-00000-of-00001.parquet")
+    done = subprocess.run(
+        [sys.executable, "-c", CORE, str(folder), str(tmp_path / "store")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={k: v for k, v in os.environ.items() if k != "NOISYCHANNEL_DATA"},
+    )
+    assert (done.returncode, done.stdout) == (0, "the core works\n"), done.stderr
