@@ -28,16 +28,16 @@ def render(
 
 
 def _lead(outcomes: tuple[Outcome, ...]) -> str:
-    """The result in two sentences per defense."""
+    """The result in a sentence per defense."""
     said: list[str] = []
     for o in outcomes:
         by = {rung.setting: rung for rung in o.rungs}
         searched = list(attacks_of(o.request))[-1]
         said.append(
-            f"{o.request.name} looks like a defense: against an attacker who does not know it and seeks the "
-            f"smallest distortion, as in the paper, it keeps {_percent(by['non-adaptive'].attacks[searched])} "
-            f"of the labels ({_percent(by['clean'].worst)} without an attack). Against one who knows it, "
-            f"it keeps {_percent(o.headline)} ({_budget(o)})."
+            f"{o.request.name}: {_percent(by['clean'].worst)} of the labels are right without an attack, "
+            f"{_percent(by['non-adaptive'].attacks[searched])} against an attacker who does not know the "
+            "defense and seeks the smallest distortion, as in the paper, and "
+            f"{_percent(o.headline)} in the worst setting tested ({_budget(o)})."
         )
     return " ".join(said)
 
@@ -78,27 +78,32 @@ def _done(request: Request) -> str:
 
 
 def terminal_table(outcomes: tuple[Outcome, ...]) -> Table:
-    """The ladder for the terminal: a row per setting and attack, a column per defense."""
-    shown = Table(title=f"Accuracy (95 % interval), {_budget(outcomes[0])}")
-    shown.add_column("the attacker knows")
-    shown.add_column("attack")
+    """The ladder for the terminal, 80 columns for two defenses: a row per setting and attack."""
+    shown = Table(title=f"Accuracy in percent [95 % interval], {_budget(outcomes[0])}")
+    shown.add_column("the attacker knows", no_wrap=True)
+    shown.add_column("attack", no_wrap=True)
     for o in outcomes:
-        shown.add_column(o.request.name, justify="right")
-    shown.add_row(
-        "(no attack)", "", *(o.rungs[0].worst.percent for o in outcomes), end_section=True
-    )
+        shown.add_column(o.request.name, justify="right", no_wrap=True)
+    clean = (_short(o.rungs[0].worst) for o in outcomes)
+    shown.add_row("(no attack)", "", *clean, end_section=True)
     for i, setting in list(enumerate(SETTINGS))[1:]:
-        for name, words in _attack_words(outcomes[0]).items():
-            each = (o.rungs[i].attacks[name].percent for o in outcomes)
-            shown.add_row(setting, words, *each)
-        worst = (f"[bold]{o.rungs[i].worst.percent}[/]" for o in outcomes)
-        shown.add_row(setting, "[bold]the worse of the two, per image[/]", *worst, end_section=True)
+        for j, (name, words) in enumerate(_attack_words(outcomes[0]).items()):
+            each = (_short(o.rungs[i].attacks[name]) for o in outcomes)
+            shown.add_row("" if j else setting, words, *each)
+        worst = (f"[bold]{_short(o.rungs[i].worst)}[/]" for o in outcomes)
+        shown.add_row("", "[bold]worse per image[/]", *worst, end_section=True)
     return shown
 
 
+def _short(estimate: Estimate) -> str:
+    # Escaped, or Rich reads the interval as markup.
+    return f"{100 * estimate.value:.1f} \\[{100 * estimate.low:.1f}–{100 * estimate.high:.1f}]"
+
+
 def _attack_words(outcome: Outcome) -> dict[str, str]:
+    """Attack → what it seeks, the paper's kind first."""
     budget, searched = attacks_of(outcome.request)
-    return {searched: f"{searched} (smallest distortion)", budget: f"{budget} (whole budget)"}
+    return {searched: f"{searched}, smallest", budget: f"{budget}, whole budget"}
 
 
 def _ladder_grid(outcomes: tuple[Outcome, ...]) -> Grid:
@@ -120,6 +125,7 @@ def _ladder_grid(outcomes: tuple[Outcome, ...]) -> Grid:
         f"Accuracy at {_budget(outcomes[0])}",
         tuple(header),
         tuple(rows),
+        "Smallest: the attack of smallest distortion, as in the paper; whole budget: the attack that spends it all. "
         "The worse: every image under the attack that does best on it. Intervals: 95 %.",
     )
 
@@ -138,7 +144,8 @@ def _figure(outcomes: tuple[Outcome, ...]) -> Figure:
     smallest = list(attacks_of(outcomes[0].request))[-1]
     caption = (
         f"{smallest}, the attack of smallest distortion: an image counts as attacked once its perturbation "
-        "fits the budget. Bands: 95 % intervals."
+        "fits the budget. Bands: 95 % intervals. The smallest distortion of a random defense is where half of "
+        "its draws err, so there this curve alone says too much: see the whole-budget column."
     )
     return Figure("budget", "Accuracy against the attacker's budget", caption, panels)
 
