@@ -129,9 +129,7 @@ def wrapped(module: nn.Module, batch: Batch) -> Any:
     return foolbox.PyTorchModel(module, bounds=(0, 1), device=batch.x.device)
 
 
-def timed(
-    case: Case, module: nn.Module, batch: Batch, repeats: int, device: str
-) -> dict[str, Any]:
+def timed(case: Case, module: nn.Module, batch: Batch, repeats: int, device: str) -> dict[str, Any]:
     """Alternating runs of ours, theirs, and theirs on our prepared network."""
     view = DefenseView(non_adaptive(Defense(Given(module))), device)
     prepared = prepare(module)
@@ -158,7 +156,9 @@ def timed(
     middle = {name: statistics.median(s) for name, s in seconds.items()}
     good = {name: quality(case, module, batch, x) for name, x in points.items()}
     cost = found["ours"].cost.backwards.float().mean()
-    fooled = {n: float((module(x).argmax(dim=1) != batch.y).float().mean()) for n, x in points.items()}
+    fooled = {
+        n: float((module(x).argmax(dim=1) != batch.y).float().mean()) for n, x in points.items()
+    }
     print(
         f"{case.name}: ours {middle['ours']:.1f} s, foolbox {middle['peer']:.1f} s "
         f"(ratio {middle['peer'] / middle['ours']:.2f}), foolbox on our network "
@@ -188,9 +188,10 @@ def agreement(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """PGD-40 from the same starting points: on how many images do ours and foolbox's disagree?"""
     module, batch = network_and_images(name, 500, args.device, correct=False)
     case = cases(batch)[0]
+    assert isinstance(case.ours, PGD)
     start = random_start(Linf(), batch.x, EPSILON, batch.index, 0)
     view = DefenseView(non_adaptive(Defense(Given(module))), args.device)
-    ours = module(case.ours(view, batch, start).x).argmax(dim=1) != batch.y  # pyright: ignore
+    ours = module(case.ours(view, batch, start).x).argmax(dim=1) != batch.y
     theirs = module(case.theirs(module, batch)).argmax(dim=1) != batch.y
     share = float((ours != theirs).float().mean())
     robust = [1 - float(broken.float().mean()) for broken in (ours, theirs)]

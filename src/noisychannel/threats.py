@@ -143,17 +143,18 @@ class DefenseView:
         if gradient and not whole:
             # The gradient of a function of the mean needs the mean first; streams replay exactly.
             upstream = self._upstream(x, batch, objective, stream, chunks)
-        total = torch.zeros_like(x)
+        total: Tensor | None = None
         logits: list[Tensor] = []
         for chunk, known in zip(chunks, upstream, strict=True):
             part = replace(stream, draws=chunk)
             seen, grad = self._pass(x, batch, objective, part, gradient=gradient, upstream=known)
             logits.append(seen)
-            total = total + grad
+            total = grad if total is None else total + grad
         passes = draws * (1 if whole or not gradient else 2)
         if self.threat.backward == "at_input" and gradient:
             passes += draws
         self._log.append((batch.index, passes, draws if gradient else 0))
+        assert total is not None
         return self._answer(torch.cat(logits), total, batch, objective)
 
     def trial(self, candidates: Tensor, opinion: Tensor, batch: Batch) -> Trial:
@@ -226,6 +227,7 @@ class DefenseView:
     ) -> tuple[Tensor, Tensor]:
         """One chunk of draws: logits (d, n, k), and its share of the gradient."""
         draws = len(stream.draws)
+        # A copy even for one draw: a stranger's network may write into its input.
         leaf = x.detach().repeat(draws, *([1] * (x.ndim - 1))).requires_grad_(gradient)
         with torch.set_grad_enabled(gradient):
             seen, through = self._logits(leaf, stream)

@@ -338,7 +338,7 @@ def test_a_second_run_computes_nothing_and_another_store_holds_the_same_bytes(
 
 # ---------------------------------------------------------------- what is shown
 
-NUMBER = r"(-?\d+\.\d) % \[(-?\d+\.\d), (-?\d+\.\d)\]"
+NUMBER = r"(\d+\.\d)(?: %)? \[(\d+\.\d)(?:, |–)(\d+\.\d)\]"
 
 
 def shown(outcomes: tuple[audit.Outcome, ...]) -> str:
@@ -365,7 +365,7 @@ def test_the_page_holds_every_number_of_the_terminal(tmp_path: Path) -> None:
     for i, outcome in enumerate(outcomes):
         assert f"defense <{i}> [b]" in terminal
         assert f"defense &lt;{i}&gt; [b]" in text
-        assert f"keeps {100 * outcome.headline.value:.0f} %" in text
+        assert f" {100 * outcome.headline.value:.0f} %" in text
     assert all(name in text and name in terminal for name in ("non-adaptive", "PGD", "DDN"))
     ladder = next(part for part in sections[0].parts if isinstance(part, Grid))
     assert len(ladder.rows) == len(outcomes) * len(SETTINGS)

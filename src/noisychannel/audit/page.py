@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -51,7 +52,8 @@ def _sections(outcomes: tuple[Outcome, ...], store: Store) -> tuple[Section, ...
         _figure(outcomes),
     ]
     shown = [Section("What the attacker knows decides", tuple(parts))]
-    shown += [Section(f"Images: {o.request.name}", (_strip(o, store),)) for o in outcomes]
+    if len(first.data.shape) == 3:  # series have no pictures
+        shown += [Section(f"Images: {o.request.name}", (_strip(o, store),)) for o in outcomes]
     shown.append(Section("What was done, and what was not", (_done(first), _NOT_DONE)))
     return tuple(shown)
 
@@ -83,7 +85,7 @@ def terminal_table(outcomes: tuple[Outcome, ...]) -> Table:
     shown.add_column("the attacker knows", no_wrap=True)
     shown.add_column("attack", no_wrap=True)
     for o in outcomes:
-        shown.add_column(o.request.name, justify="right", no_wrap=True)
+        shown.add_column(escape(o.request.name), justify="right", no_wrap=True)
     clean = (_short(o.rungs[0].worst) for o in outcomes)
     shown.add_row("(no attack)", "", *clean, end_section=True)
     for i, setting in list(enumerate(SETTINGS))[1:]:

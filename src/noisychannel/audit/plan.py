@@ -58,7 +58,7 @@ class Request:
     execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
-        if self.epsilon <= 0:
+        if not 0 < self.epsilon < float("inf"):
             raise expected("epsilon", "a number > 0 (pixels in [0, 1], e.g. 8/255)", self.epsilon)
         for name in ("eot", "steps", "scoring", "part"):
             if getattr(self, name) < 1:

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from noisychannel.channels import parse_channel
 from noisychannel.data import Dataset
-from noisychannel.decision import Decision
+from noisychannel.decision import Decision, Single
 from noisychannel.defenses import Defense
 from noisychannel.errors import UserError
 from noisychannel.networks import Foreign
@@ -29,7 +30,7 @@ def target(text: str, data: Dataset, network: Callable[[], Network], decision: D
         text: as typed.
         data: examples, whose shape a stranger's network is examined with.
         network: makes the network behind a channel given by name.
-        decision: the defender's rule.
+        decision: the defender's rule; `single` leaves a `Defense` its own.
 
     Raises:
         UserError: a file or function that is not there, or what it returns is no defense.
@@ -38,7 +39,7 @@ def target(text: str, data: Dataset, network: Callable[[], Network], decision: D
         return Defense(network(), parse_channel(text), decision)
     made = _call(text)
     if isinstance(made, Defense):
-        return made
+        return made if decision == Single() else replace(made, decision=decision)
     if isinstance(made, nn.Module):
         return Defense(Foreign(made, data.shape, text.rpartition(":")[2]), decision=decision)
     raise UserError(
@@ -57,13 +58,22 @@ def _call(text: str) -> Any:
         raise UserError(f"target: expected a Python file, got {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that the source of its classes can be read, for their key
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(
-            f"target: {path} cannot be imported ({type(error).__name__}: {error}); mend it first"
-        ) from error
+    loader = spec.loader
+    _said(path.name, lambda: loader.exec_module(module))
     make = vars(module).get(function)
     if not callable(make):
         raise UserError(f"target: expected a function {function!r} in {path}, found none")
-    return make()
+    return _said(text, make)
+
+
+def _said(where: str, make: Callable[[], Any]) -> Any:
+    """Run the user's code: what it raises is his to mend, and said in one sentence."""
+    try:
+        return make()
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"{where}: expected code that runs, got {reason}; mend it, or run it alone to see where"
+        ) from error

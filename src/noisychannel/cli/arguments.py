@@ -84,7 +84,7 @@ def number(name: str, text: str) -> float:
     """A decimal number or a fraction."""
     try:
         return float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, OverflowError, ZeroDivisionError):
         raise UserError(f"{name}: expected a number such as 0.5 or 8/255, got {text!r}") from None
 
 

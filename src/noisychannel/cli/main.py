@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from noisychannel import audit as audits
 from noisychannel.attacks import ATTACKS
@@ -15,7 +16,7 @@ from noisychannel.cli import arguments
 from noisychannel.cli.progress import errors, run_with_bar
 from noisychannel.data import DataSpec
 from noisychannel.decision import DECISIONS, parse_decision
-from noisychannel.engine import Execution, Store, plan
+from noisychannel.engine import Execution, Store, Trained, plan
 from noisychannel.errors import MissingArtifact, UserError
 from noisychannel.experiments import EXPERIMENTS, Experiment, setting
 from noisychannel.experiments.page import render
@@ -59,7 +60,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        errors.print(f"[bold red]error[/]: {error}", soft_wrap=True, highlight=False)
+        errors.print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
 
 
@@ -87,7 +88,7 @@ def audit(
     how = arguments.execution(device, threads, micro_batch)
     rule = parse_decision(decision)
     chosen = DataSpec(data, split, subset)
-    images = chosen.size  # an unknown data set is said before anything else
+    images = len(chosen.load())  # whatever is wrong with the data is said before anything else
     arguments.writable(output)
 
     def request(text: str) -> audits.Request:
@@ -106,7 +107,11 @@ def audit(
         )
 
     requests = tuple(request(text) for text in targets)
+    for behind in (r.defense.network for r in requests):
+        if not isinstance(behind, Trained):
+            behind.build()  # a checkpoint that does not fit is said before the work
     results = Store(store)
+    results.check_writable()
     run_with_bar([m for r in requests for c in audits.cells(r) for m in c.measures], results)
     outcomes = tuple(audits.outcome(r, results) for r in requests)
     samples = f"{images} images of {data} ({split}, {subset})"
@@ -114,7 +119,9 @@ def audit(
     text, shown = audits.render(outcomes, results, arguments.provenance(samples, facts))
     arguments.write(output, text, shown, "report.html")
     console.print(audits.terminal_table(outcomes))
-    console.print(f"report: {output / 'report.html'}")
+    console.print(
+        f"report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 @app.command("run")
@@ -159,6 +166,12 @@ def report(
             _report(experiment, scale, execution, Store(store), output)
         except MissingArtifact:
             command = f"noisychannel run {experiment.name} --scale {scale} --store {store}"
+            usual = (
+                ("device", device, "cpu"),
+                ("threads", threads, 2),
+                ("micro-batch", micro_batch, 128),
+            )
+            command += "".join(f" --{name} {got}" for name, got, default in usual if got != default)
             raise UserError(
                 f"report: {experiment.name} at scale {scale} is not run; do: {command}"
             ) from None
@@ -210,8 +223,10 @@ def _report(experiment: Experiment, scale: str, how: Execution, store: Store, ou
     for claim in claims:
         mark = "[green]holds[/]" if claim.holds else "[yellow]does not hold[/]"
         console.print(f"{claim.name}: {mark}: {claim.evidence}", highlight=False, soft_wrap=True)
-    console.print(f"page: {output / f'{experiment.name}.html'}")
+    console.print(f"page: {output / f'{experiment.name}.html'}", markup=False, soft_wrap=True)
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    errors.print(f"[bold yellow]warning[/]: {message}", soft_wrap=True, highlight=False)
+    errors.print(
+        f"[bold yellow]warning[/]: {escape(str(message))}", soft_wrap=True, highlight=False
+    )

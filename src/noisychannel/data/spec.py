@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,45 +16,6 @@ from noisychannel.errors import DataError
 from noisychannel.types import Batch
 
 __all__ = ["ArrayData", "DataSpec", "Dataset", "from_arrays"]
-
-
-@runtime_checkable
-class Dataset(Protocol):
-    """What the engine needs of a data set."""
-
-    version: ClassVar[int]
-
-    @property
-    def name(self) -> str:
-        """What people call it; no part of its key."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Number of examples."""
-        ...
-
-    @property
-    def classes(self) -> int:
-        """Number of classes K."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one example: (c, h, w) or (c, l)."""
-        ...
-
-    def load(self) -> Batch:
-        """All of its examples."""
-        ...
-
-    def slice(self, start: int, stop: int) -> "Dataset":
-        """Its examples from start up to stop, as a data set: what one task of many works on."""
-        ...
-
-    def fingerprint(self) -> str:
-        """Hash of the content of the whole split."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -165,6 +126,10 @@ class ArrayData:
     def fingerprint(self) -> str:
         """Hash of the tensors' bytes."""
         return self.digest
+
+
+Dataset = DataSpec | ArrayData
+"""What the engine takes for a data set. A union, not a protocol: checking a protocol would read the data."""
 
 
 def from_arrays(

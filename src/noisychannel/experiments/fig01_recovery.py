@@ -211,7 +211,7 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
             Claim(
                 f"fig01-{panel}-similar",
                 "The curves are very similar in terms of where they achieve their peak robustness.",
-                high - low <= 0.10,
+                low > 0.5 and high - low <= 0.10,
                 f"peaks from {100 * low:.1f} % to {100 * high:.1f} %",
             )
         )

@@ -190,12 +190,15 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
             said = ", ".join(f"{row} {100 * v:.1f}" for row, v in left.items())
             # Half-width of a mean over five columns of one set of n images, at worst.
             tie = 1.96 * (0.25 / matrix.at(mode, _EMPTY, "FC").n) ** 0.5
+            differ = (
+                max(left.values()) > min(left.values()) + tie
+            )  # else there is nothing to be best of
             evidence = f"mean accuracy (%) left to the other five defenses, L2 {l2}: {said}"
             out.append(
                 Claim(
                     f"table1-{mode}-{l2}-fc-worst",
                     "FC attacked images do not transfer well to other defenses.",
-                    max(left, key=left.__getitem__) == "FC",
+                    differ and max(left, key=left.__getitem__) == "FC",
                     evidence,
                 )
             )
@@ -203,7 +206,7 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
                 Claim(
                     f"table1-{mode}-{l2}-laplace-best",
                     "Laplace attacked images transfer the best to other defenses (best, or tied within the interval).",
-                    left["Laplace"] <= min(left.values()) + tie,
+                    differ and left["Laplace"] <= min(left.values()) + tie,
                     f"{evidence}; tied within {100 * tie:.1f} points",
                 )
             )

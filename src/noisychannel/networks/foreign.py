@@ -69,7 +69,15 @@ class Foreign:
                 f"network {self.name!r}: expected a module that copy.deepcopy can copy, got: {error}"
             ) from error
         object.__setattr__(self, "module", own)
-        _check_logits(self.name, self._ask(0, 0))
+        try:
+            logits = self._ask(0, 0)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"network {self.name!r}: expected to take examples of shape {self.shape}, got: {reason}; "
+                "choose data of its shape, or wrap it"
+            ) from error
+        _check_logits(self.name, logits)
 
     def build(self) -> nn.Module:
         """A copy of the network."""
