@@ -62,9 +62,12 @@ class Vote:
     def decide(self, labels: Tensor, probabilities: Tensor) -> Tensor:
         """Plurality of the draws' classes."""
         classes = probabilities.shape[2]
-        counts = functional.one_hot(labels, classes).sum(dim=1).double()
+        # A draw without an answer (−1) is no vote.
+        votes = functional.one_hot(labels.clamp_min(0), classes) * (labels >= 0)[..., None]
+        counts = votes.sum(dim=1).double()
         # A mean probability is below 1, so it can only order classes of equal count.
-        return (counts + 0.5 * probabilities.double().mean(dim=1)).argmax(dim=1)
+        ties = 0.5 * probabilities.double().nan_to_num().mean(dim=1)
+        return (counts + ties).argmax(dim=1).where((labels >= 0).any(dim=1), -1)
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ class MeanProb:
 
     def decide(self, labels: Tensor, probabilities: Tensor) -> Tensor:
         """argmax of the mean probability."""
-        return probabilities.double().mean(dim=1).argmax(dim=1)
+        mean = probabilities.double().nan_to_num().mean(dim=1)
+        return mean.argmax(dim=1).where((labels >= 0).any(dim=1), -1)
 
 
 DECISIONS: tuple[Decision, ...] = (Single(), Vote(4), MeanProb(4))

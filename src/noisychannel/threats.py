@@ -3,8 +3,9 @@
 The only file that knows expectation over transformation (EOT) and backward-pass substitution (BPDA).
 """
 
+import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -68,6 +69,9 @@ class Threat:
             raise expected("draws", "a whole number ≥ 1", self.draws)
         if self.selection_draws < 0:
             raise expected("selection_draws", "a whole number ≥ 0", self.selection_draws)
+        for name, words in (("averaged", get_args(Averaged)), ("backward", get_args(Backward))):
+            if getattr(self, name) not in words:
+                raise expected(name, f"one of {', '.join(words)}", repr(getattr(self, name)))
         offered = self.assumed.channel.gradients
         if self.backward in ("exact", "straight_through") and self.backward not in offered:
             raise expected(
@@ -163,7 +167,7 @@ class DefenseView:
         draws = self.threat.selection_draws if self.stochastic else 1
         if draws == 0:
             return Trial(opinion, opinion.float(), torch.zeros_like(opinion, dtype=torch.float32))
-        draws = max(draws, rule.draws)
+        draws = rule.draws * math.ceil(draws / rule.draws)  # whole decisions
         won, rate, mean_margin = [], [], []
         for candidate in candidates:
             logits = answers(
@@ -171,15 +175,13 @@ class DefenseView:
             ).logits
             labels = logits.argmax(dim=2)
             share = fooled(labels, batch.goal).float().mean(dim=0)
-            if isinstance(rule, Single):
-                wins = share >= 0.5
-            else:
-                wins = fooled(
-                    rule.decide(labels.T, logits.softmax(dim=2).transpose(0, 1)), batch.goal
-                )
-            won.append(wins)
+            decided = rule.decide(
+                labels.T.reshape(-1, rule.draws),
+                logits.softmax(dim=2).transpose(0, 1).reshape(-1, rule.draws, logits.shape[2]),
+            ).view(len(batch), -1)
+            won.append(fooled(decided.T, batch.goal).float().mean(dim=0) >= 0.5)
             rate.append(share)
-            mean_margin.append(torch.stack([margin(z, batch.goal) for z in logits]).mean(dim=0))
+            mean_margin.append(_mean_margin(logits, batch.goal))
         self._log.append((batch.index, draws * len(candidates), 0))
         return Trial(torch.stack(won), torch.stack(rate), torch.stack(mean_margin))
 
@@ -265,7 +267,7 @@ class DefenseView:
 
     def _answer(self, logits: Tensor, grad: Tensor, batch: Batch, objective: Objective) -> Query:
         value = _averaged(logits, batch.goal, objective, self.threat.averaged)
-        mean_margin = torch.stack([margin(z, batch.goal) for z in logits]).mean(dim=0)
+        mean_margin = _mean_margin(logits, batch.goal)
         share = fooled(logits.argmax(dim=2), batch.goal).float().mean(dim=0)
         return Query(value, grad, mean_margin, share >= 0.5)
 
@@ -280,3 +282,9 @@ def _averaged(logits: Tensor, goal: Goal, objective: Objective, averaged: Averag
     if averaged == "mean_prob":
         return objective(logits.softmax(dim=2).mean(dim=0).clamp_min(1e-38).log(), goal)
     return objective(logits.flatten(0, 1), goal.repeat(draws)).view(draws, rows).mean(dim=0)
+
+
+def _mean_margin(logits: Tensor, goal: Goal) -> Tensor:
+    """Mean over draws of the margin: (d, n, k) → (n,)."""
+    draws, rows, _ = logits.shape
+    return margin(logits.flatten(0, 1), goal.repeat(draws)).view(draws, rows).mean(dim=0)

@@ -67,11 +67,11 @@ def test_clock_times_are_outside_of_the_manifest(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- whole or not at all
 
 
-@pytest.mark.parametrize("fail_at", range(6))
+@pytest.mark.parametrize("fail_at", range(7))
 def test_a_write_that_fails_publishes_nothing(
     tmp_path: Path, fail_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full at the k-th flush (4 files, run.json, then the folder itself)."""
+    """The disk is full at the k-th flush (4 files, run.json, their folder, the folder above)."""
     store, flushed, fsync = Store(tmp_path), [0], os.fsync
 
     def full(handle: int) -> None:
@@ -86,7 +86,7 @@ def test_a_write_that_fails_publishes_nothing(
     ):
         store.put(KEY, FILES, "{}", {})
     monkeypatch.undo()
-    whole = fail_at == 5  # renamed already; only its durability is in doubt
+    whole = fail_at == 6  # renamed already; only its durability is in doubt
     assert store.has(KEY) is whole
     assert folder(store).exists() is whole
     store.put(KEY, FILES, "{}", {})
@@ -110,7 +110,7 @@ def test_everything_is_flushed_before_it_is_published(
     monkeypatch.setattr(os, "fsync", watch)
     monkeypatch.setattr(Path, "rename", move)
     store.put(KEY, FILES, "{}", {})
-    assert events == ["flush"] * 5 + ["rename", "flush"]
+    assert events == ["flush"] * 6 + ["rename", "flush"]
 
 
 def test_leftovers_of_a_killed_run_are_harmless(tmp_path: Path) -> None:

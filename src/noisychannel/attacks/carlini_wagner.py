@@ -115,7 +115,8 @@ class _Lanes:
 
     def point(self) -> Tensor:
         """x′ = (tanh w + 1)/2."""
-        return ((self.origin + self.move).tanh_() + 1).div_(2)
+        moved = ((self.origin + self.move).tanh_() + 1).div_(2)
+        return torch.where(self.move == 0, self.batch.x, moved)  # the shrink alone moves nobody
 
     def advance(
         self,

@@ -75,8 +75,15 @@ class PGD:
             raise expected("epsilon", "a number ≥ 0", self.epsilon)
         if self.steps < 1:
             raise expected("steps", "a whole number ≥ 1", self.steps)
+        if self.keep not in ("best", "last"):
+            raise expected("keep", "best or last", repr(self.keep))
         if self.step_size is not None and self.step_size <= 0:
             raise expected("step_size", "a number > 0", self.step_size)
+
+    @property
+    def step(self) -> float:
+        """α."""
+        return 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
 
     @property
     def gradients(self) -> int:
@@ -88,7 +95,6 @@ class PGD:
         at = batch.x if start is None else start
         if start is None and self.random_start:
             at = random_start(self.norm, batch.x, self.epsilon, batch.index, 0)
-        size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
         kept = Shortlist(batch.x, KEEP if self.keep == "best" else 1)
         rows, active = torch.arange(len(batch), device=batch.x.device), batch
         leaving = self.stop_early and view.compact and not view.stochastic
@@ -106,5 +112,5 @@ class PGD:
                 query = query._replace(gradient=query.gradient[stay])
             if last or len(rows) == 0:
                 break
-            at = stepped(self.norm, active.x, at, query.gradient, size, self.epsilon)
+            at = stepped(self.norm, active.x, at, query.gradient, self.step, self.epsilon)
         return conclude(view, batch, kept, None, self.norm)

@@ -43,6 +43,8 @@ class Minimise:
     growth: float = 1.5
 
     def __post_init__(self) -> None:
+        if self.attack.keep != "best" or self.attack.stop_early:
+            raise expected("searched attack", "keep='best', stop_early=False", self.attack)
         if self.attack.epsilon <= 0:
             raise expected("epsilon of the searched attack", "a number > 0", self.attack.epsilon)
         if self.expansions < 1 or self.bisections < 0:
@@ -119,10 +121,17 @@ class _Lanes:
             self.over = self.over | (
                 first & query.fooled
             )  # misclassified as it is: nothing to search
-        size = (attack.step_size or 2.5 * attack.epsilon / attack.steps) / attack.epsilon
+        size = attack.step / attack.epsilon
         start = self.batch.x
-        if attack.random_start:
-            start = random_start(attack.norm, start, self.radius, self.batch.index, self.trial)
+        if attack.random_start and bool(ended.any()):
+            start = start.clone()
+            start[ended] = random_start(
+                attack.norm,
+                start[ended],
+                self.radius[ended],
+                self.batch.index[ended],
+                self.trial[ended],
+            )
         moved = stepped(
             attack.norm, self.batch.x, self.at, query.gradient, size * self.radius, self.radius
         )

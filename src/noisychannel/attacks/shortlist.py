@@ -64,9 +64,11 @@ def conclude(
     filled = torch.cat([kept.filled, strongest.filled]) if minimal else kept.filled
     fooled = torch.cat([kept.fooled, strongest.fooled]) if minimal else kept.fooled
     trial = view.trial(points, fooled & filled, batch)
-    lost = _RATE * (1 - trial.rate) + trial.margin.tanh()
+    # The margin enters by its place among the candidates, in double precision: at 1e6 float32 steps by 1/16.
+    place = trial.margin.argsort(dim=0, stable=True).argsort(dim=0)
+    lost = _RATE * (1 - trial.rate.double()) + place / len(points)
     if minimal:
-        distance = torch.stack([norm.distance(p, batch.x) for p in points])
+        distance = torch.stack([norm.distance(p, batch.x) for p in points]).double()
         rank = torch.where(trial.won, distance, _LOST + lost)
     else:
         rank = torch.where(trial.won, lost, _LOST + lost)

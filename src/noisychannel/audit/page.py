@@ -9,6 +9,7 @@ from torch import Tensor
 
 from noisychannel.audit.outcome import Ladder, Outcome
 from noisychannel.audit.plan import SETTINGS, Request, attacks_of, cells
+from noisychannel.channels import Identity
 from noisychannel.data import to_uint8
 from noisychannel.engine import Store, adversarials
 from noisychannel.norms import Linf
@@ -36,11 +37,17 @@ def _lead(outcomes: tuple[Outcome, ...]) -> str:
         searched = list(attacks_of(o.request))[-1]
         said.append(
             f"{o.request.name}: {_percent(by['clean'].worst)} of the labels are right without an attack, "
-            f"{_percent(by['non-adaptive'].attacks[searched])} against an attacker who does not know the "
-            "defense and seeks the smallest distortion, as in the paper, and "
+            f"{_percent(by['non-adaptive'].attacks[searched])} against {_outsider(o)} who seeks the smallest "
+            "distortion, as in the paper, and "
             f"{_percent(o.headline)} in the worst setting tested ({_budget(o)})."
         )
     return " ".join(said)
+
+
+def _outsider(outcome: Outcome) -> str:
+    """Without a channel there is nothing that the non-adaptive attacker does not know."""
+    bare = outcome.request.defense.channel == Identity()
+    return "an attacker" if bare else "an attacker who does not know the channel"
 
 
 def _sections(outcomes: tuple[Outcome, ...], store: Store) -> tuple[Section, ...]:

@@ -16,7 +16,7 @@ __all__ = ["SETTINGS", "Cell", "Request", "attacks_of", "cells"]
 
 SETTINGS = {
     "clean": "no attack",
-    "non-adaptive": "the network, not the defense",
+    "non-adaptive": "the network, not the channel before it",
     "partially adaptive": "that inputs are perturbed, not how: assumes Laplace noise",
     "adaptive": "the defense as it is, and attacks through it",
 }
@@ -35,7 +35,7 @@ class Request:
         epsilon: the budget, pixels in [0, 1], > 0.
         assumed: the channel that the partially adaptive attacker assumes.
         eot: draws per gradient of the adaptive attacker of a random defense.
-        steps: gradients per image of each attack.
+        steps: gradients per image of PGD; DDN takes twice as many, smallest PGD as many per radius.
         scoring: draws on which a random defense is scored.
         part: examples per task, the grain of resuming.
         seed: root of all draws.

@@ -1,5 +1,6 @@
 """What a user points at: a channel by name before a network, or a Python file that makes a defense."""
 
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -53,7 +54,9 @@ def _call(text: str) -> Any:
     path = Path(file or text)
     if not file or not function or not path.is_file():
         raise UserError(f"target: expected FILE.py:FUNCTION with a file that exists, got {text!r}")
-    spec = importlib.util.spec_from_file_location(f"noisychannel_target_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(
+        f"noisychannel_target_{path.stem}_{_hash(path)}", path
+    )
     if spec is None or spec.loader is None:
         raise UserError(f"target: expected a Python file, got {path}")
     module = importlib.util.module_from_spec(spec)
@@ -64,6 +67,11 @@ def _call(text: str) -> Any:
     if not callable(make):
         raise UserError(f"target: expected a function {function!r} in {path}, found none")
     return _said(text, make)
+
+
+def _hash(path: Path) -> str:
+    """Two files of one name are two modules."""
+    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
 
 
 def _said(where: str, make: Callable[[], Any]) -> Any:

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -38,7 +39,7 @@ _EPSILON = typer.Option(help="Budget in pixels of [0, 1], e.g. 0.5 or 8/255.")
 _DECISION = typer.Option(help="single, vote:K or mean_prob:K.")
 _ASSUMED = typer.Option(help="Channel that the partially adaptive attacker assumes.")
 _NETWORK = typer.Option(help="Behind a channel: small (trained here), or an authors' checkpoint.")
-_STEPS = typer.Option(help="Gradients per image of each attack.")
+_STEPS = typer.Option(help="Gradients per image of PGD; the search for the smallest takes more.")
 _EOT = typer.Option(help="Draws per gradient through a random channel.")
 _TARGETS = typer.Argument(help="gauss:0.3, fc:60, svd:50+clip … or FILE.py:FUNCTION")
 
@@ -57,6 +58,8 @@ OutputOption = Annotated[Path, typer.Option("--output", help="Folder for the pag
 def main() -> None:
     """Entry point: a user's error is one sentence and exit code 2."""
     warnings.showwarning = _warn
+    # Denormals can slow a pass tenfold. Per thread, and threads inherit it: hence before the first tensor.
+    torch.set_flush_denormal(True)
     try:
         app()
     except UserError as error:
@@ -111,11 +114,14 @@ def audit(
         if not isinstance(behind, Trained):
             behind.build()  # a checkpoint that does not fit is said before the work
     results = Store(store)
-    results.check_writable()
     run_with_bar([m for r in requests for c in audits.cells(r) for m in c.measures], results)
     outcomes = tuple(audits.outcome(r, results) for r in requests)
     samples = f"{images} images of {data} ({split}, {subset})"
-    facts = (("seed", str(seed)), ("device", device), ("threads", str(threads)))
+    facts = (
+        ("seed", str(seed)),
+        ("draws per gradient", str(eot)),
+        ("device", f"{device}, {threads} threads, micro-batch {micro_batch}"),
+    )
     text, shown = audits.render(outcomes, results, arguments.provenance(samples, facts))
     arguments.write(output, text, shown, "report.html")
     console.print(audits.terminal_table(outcomes))

@@ -24,6 +24,7 @@ errors = Console(stderr=True)
 
 def run_with_bar(wanted: Sequence[Task], store: Store) -> None:
     """Make what is wanted and missing, in this process."""
+    store.check_writable()  # before the bar, or the sentence stands amid it
     with _progress() as bar:
 
         def watch(whole: Plan, todo: Plan) -> Tick:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from noisychannel import rng
-from noisychannel.channels import Identity
+from noisychannel.channels import Chain, Identity
 from noisychannel.decision import Decision, Single
 from noisychannel.types import Batch, Channel, Images, Network
 
@@ -41,7 +41,7 @@ class Defense:
     @property
     def keyed(self) -> bool:
         """Whether all of its noise is named by `rng`, so that each example's draws are its own."""
-        return self.network.keyed
+        return self.network.keyed and _named(self.channel)
 
     @property
     def rule(self) -> Decision:
@@ -55,6 +55,13 @@ class Defense:
     def undefended(self) -> "Defense":
         """The bare network, asked once."""
         return Defense(self.network)
+
+
+def _named(channel: Channel) -> bool:
+    """Whether a channel's noise comes from `rng`; a stranger's may come from torch's generator."""
+    if isinstance(channel, Chain):
+        return all(_named(part) for part in channel.parts)
+    return not channel.stochastic or type(channel).__module__.startswith("noisychannel.")
 
 
 class Answers(NamedTuple):

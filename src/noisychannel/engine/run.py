@@ -83,14 +83,15 @@ def _settled(threads: int) -> Generator[None]:
         deterministic=True,
         allow_tf32=False,  # its 10 bits of mantissa are not float32's 23
     )
+    precision = torch.get_float32_matmul_precision()
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # denormals can slow a pass tenfold
+    torch.set_float32_matmul_precision("highest")
     try:
         with cudnn:
             yield
     finally:
-        torch.set_flush_denormal(False)
         torch.set_num_threads(before)
+        torch.set_float32_matmul_precision(precision)
 
 
 def run(

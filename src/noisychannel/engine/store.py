@@ -49,6 +49,7 @@ class Store:
         final = self._folder(key)
         if self.has(key):
             return
+        partial: Path | None = None
         try:
             partial = self._partial()
             everything = {**files, "task.json": task.encode()}
@@ -58,8 +59,11 @@ class Store:
                 _write_through(partial / name, data)
             _write_through(partial / "run.json", json.dumps(dict(run), sort_keys=True).encode())
             final.parent.mkdir(parents=True, exist_ok=True)
+            _flush_folder(partial)
             self._publish(partial, final)
         except OSError as error:
+            if partial is not None:
+                shutil.rmtree(partial, ignore_errors=True)
             raise StoreError(
                 f"results folder {self.root}: cannot be written ({error.strerror}); "
                 "name a folder that you may write to with --store"

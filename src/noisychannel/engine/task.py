@@ -33,6 +33,8 @@ class Execution:
     max_rows: int = 512
 
     def __post_init__(self) -> None:
+        if self.device.partition(":")[0] not in ("cpu", "cuda"):
+            raise expected("device", "cpu, cuda or cuda:N", repr(self.device))
         for name in ("threads", "micro_batch", "max_rows"):
             if getattr(self, name) < 1:
                 raise expected(name, "a whole number ≥ 1", getattr(self, name))

@@ -16,8 +16,8 @@ from noisychannel.data import Dataset
 from noisychannel.defenses import Defense
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Execution, Files, Task, Tick, key_of
-from noisychannel.engine.training import ready, trainings
-from noisychannel.errors import expected
+from noisychannel.engine.training import named, ready, trainings
+from noisychannel.errors import UserError, expected
 from noisychannel.norms import L2, per_example
 from noisychannel.spec import key
 from noisychannel.threats import DefenseView, Threat
@@ -26,7 +26,7 @@ from noisychannel.types import Adversarials, Attack, Batch, Cost, Status
 __all__ = ["Craft", "Measure", "adversarials", "parquet", "table"]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _decoded(data: Dataset, _fingerprint: str) -> Batch:
     return data.load()
 
@@ -34,7 +34,7 @@ def _decoded(data: Dataset, _fingerprint: str) -> Batch:
 def _examples(data: Dataset) -> Batch:
     """A data set's examples, a copy: a figure asks for the same slices hundreds of times, and decoding is slow."""
     kept = _decoded(data, data.fingerprint())
-    return replace(kept, x=kept.x.clone())
+    return replace(kept, x=kept.x.clone(), y=kept.y.clone(), index=kept.index.clone())
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,14 @@ class Craft:
     seed: int = 0
     execution: Execution = Execution()
 
+    def __post_init__(self) -> None:
+        if self.target_offset and self.target_offset % self.data.classes == 0:
+            raise expected(
+                "target_offset",
+                f"no multiple of the {self.data.classes} classes",
+                self.target_offset,
+            )
+
     def needs(self) -> tuple[Task, ...]:
         """The training of the assumed network, if it is ours."""
         return trainings(self.threat.assumed)
@@ -69,14 +77,17 @@ class Craft:
     @property
     def stream_name(self) -> str:
         """Root of the draws: no word of slices or devices, so that they change nobody's draws."""
-        return f"{self.seed}|{key(self.threat)}|{key(self.attack)}|{self.target_offset}"
+        threat = replace(self.threat, assumed=named(self.threat.assumed))
+        return f"{self.seed}|{key(threat)}|{key(self.attack)}|{self.target_offset}"
 
     def run(self, store: Store, tick: Tick) -> Files:
         """Attack micro-batch by micro-batch."""
         device, size = self.execution.device, self.execution.micro_batch
+        work = self.work
         whole = _examples(self.data)
         threat = replace(self.threat, assumed=ready(self.threat.assumed, store))
         view = DefenseView(threat, device, self.execution.max_rows)
+        _check_classes(view.plain, whole, self.data.classes, device)
         if self.target_offset:
             whole = replace(whole, target=(whole.y + self.target_offset) % self.data.classes)
         done: list[Adversarials] = []
@@ -84,7 +95,7 @@ class Craft:
             for start in range(0, len(whole), size):
                 batch = whole.rows(slice(start, start + size)).to(device)
                 done.append(_to_cpu(_attacked(self.attack, view, batch)))
-                tick(self.work * len(batch) / len(whole))
+                tick(work * len(batch) / len(whole))
         merged = _merge(done)
         return {
             "adversarials.safetensors": safetensors.torch.save({"x": merged.x.contiguous()}),
@@ -138,6 +149,7 @@ class Measure:
     def run(self, store: Store, tick: Tick) -> Files:
         """Score micro-batch by micro-batch on draws of their own."""
         device, size = self.execution.device, self.execution.micro_batch
+        work = self.work
         whole = _examples(self.data)
         x = whole.x
         if self.craft is not None:
@@ -146,10 +158,11 @@ class Measure:
             x = _rescaled(x, whole.x, self.rescale_l2)
         defense = ready(self.defense, store)
         network = defense.network.build().to(device)
+        _check_classes(network, whole, self.data.classes, device)
         length = None if self.rescale_l2 is None else float(self.rescale_l2)
         source = "clean" if self.craft is None else self.craft.stream_name
         rows: list[pa.Table] = []
-        with rng.root(f"{self.seed}|{key(self.defense)}|{source}|{length}"):
+        with rng.root(f"{self.seed}|{key(named(self.defense))}|{source}|{length}"):
             for start in range(0, len(whole), size):
                 batch = whole.rows(slice(start, start + size)).to(device)
                 part = x[start : start + size].to(device)
@@ -158,7 +171,7 @@ class Measure:
                         defense, network, part, batch, self.draws, self.execution.max_rows
                     )
                 )
-                tick(self.work * len(batch) / len(whole))
+                tick(work * len(batch) / len(whole))
         return {"draws.parquet": parquet(pa.concat_tables(rows))}
 
 
@@ -175,10 +188,22 @@ def parquet(rows: pa.Table) -> bytes:
     return out.getvalue()
 
 
+def _check_classes(network: torch.nn.Module, batch: Batch, classes: int, device: str) -> None:
+    stream = rng.Stream("selection", batch.index[:1])
+    with torch.no_grad(), rng.torch_seeded(stream), rng.bracket(stream):
+        outputs = network(batch.x[:1].to(device)).shape[1]
+    if outputs < classes:
+        raise expected("classes of the network", f"at least the {classes} of the data set", outputs)
+
+
 def _attacked(attack: Attack, view: DefenseView, batch: Batch) -> Adversarials:
     """Attack a micro-batch; if the network raises, example by example, so that one cannot stop the rest."""
     try:
         return attack(view, batch)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"memory: {len(batch)} examples at once do not fit; lower --micro-batch"
+        ) from error
     except RuntimeError:
         if len(batch) == 1:
             raise

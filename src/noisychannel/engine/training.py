@@ -15,7 +15,7 @@ from noisychannel.spec import key
 from noisychannel.training import Recipe, fit
 from noisychannel.types import Network
 
-__all__ = ["Train", "Trained", "ready", "trainings"]
+__all__ = ["Train", "Trained", "named", "ready", "trainings"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,13 @@ def ready(defense: Defense, store: Store) -> Defense:
     module.eval()
     loaded = _Loaded(trained, module, trained.stochastic, trained.keyed)
     return replace(defense, network=loaded)
+
+
+def named(defense: Defense) -> Defense:
+    """The same defense without a word of the machine that trained its network: what draws are named by."""
+    if not isinstance(defense.network, Trained):
+        return defense
+    return replace(defense, network=Trained(replace(defense.network.train, execution=Execution())))
 
 
 def trainings(defense: Defense) -> tuple[Task, ...]:

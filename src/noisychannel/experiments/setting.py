@@ -122,7 +122,8 @@ class Experiment:
 def digits_network(execution: Execution, seed: int = 0) -> Trained:
     """A small network trained on digits on the spot: what runs where there is no CIFAR-10."""
     training = DataSpec("digits", "train")
-    return Trained(Train(SmallNet(), training, Recipe(), seed, execution))
+    how = Execution(execution.device, execution.threads)  # training reads nothing else of it
+    return Trained(Train(SmallNet(), training, Recipe(), seed, how))
 
 
 def setting(scale: Scale, subset: Mapping[Scale, str], execution: Execution) -> Setting:

@@ -63,7 +63,8 @@ def draws(
             "label": _ints(label),
             "candidate": np.zeros(n * count, dtype=np.int32),
             "draw": np.tile(np.arange(count, dtype=np.int32), n),
-            "predicted": _ints(flat.argmax(dim=1)),
+            # −1: no answer (NaN logits), never right.
+            "predicted": _ints(flat.argmax(dim=1).where(flat.isfinite().all(dim=1), -1)),
             "margin": _floats(label_margin(flat, label), "float32"),
             "defended_l2": _floats(said.moved.T.reshape(-1), "float32"),
             "probabilities": pa.FixedSizeListArray.from_arrays(pa.array(probabilities), classes),

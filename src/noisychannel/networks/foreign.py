@@ -63,7 +63,7 @@ class Foreign:
                 "call .eval() on it first"
             )
         try:
-            own = copy.deepcopy(module).eval()
+            own = copy.deepcopy(module).eval().cpu()
         except (RuntimeError, TypeError) as error:
             raise UserError(
                 f"network {self.name!r}: expected a module that copy.deepcopy can copy, got: {error}"
@@ -119,7 +119,7 @@ class Foreign:
     @cached_property
     def _fingerprint(self) -> str:
         seen = [self._logits(0), self._logits(1)]
-        found = hashlib.sha256(b"".join(_bytes(logits) for logits in seen))
+        found = hashlib.sha256(b"".join(_bytes(t) for t in (*seen, self._slope())))
         unread = (
             [] if torch.equal(seen[0], self._logits(0)) else ["a source of randomness of its own"]
         )
@@ -134,6 +134,18 @@ class Foreign:
             stacklevel=3,
         )
         return self.nonce
+
+    def _slope(self) -> Tensor:
+        """Its gradient at the probes: a backward pass of its own shows in no logit."""
+        stream = rng.Stream("selection", torch.arange(_PROBES), part="probe")
+        with rng.root("foreign"), _one_thread(), torch.enable_grad():
+            like = torch.empty(_PROBES, *self.shape)
+            x = rng.uniform(like, replace(stream, part="x")).requires_grad_()
+            with rng.bracket(stream), rng.torch_seeded(replace(stream, part="torch")):
+                try:
+                    return torch.autograd.grad(self._module(x).logsumexp(1).sum(), x)[0]
+                except RuntimeError:  # not differentiable: attacks will meet the same error
+                    return torch.zeros(0)
 
     def fingerprint(self) -> str:
         """Hash of all that decides its answers, or a nonce."""
