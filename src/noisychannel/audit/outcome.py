@@ -13,6 +13,12 @@ from noisychannel.report.stats import Estimate, accuracy, worst_case
 __all__ = ["Ladder", "Outcome", "Rung", "outcome"]
 
 
+_BLIND = 1e-12
+"""Cross-entropy's slope of a network that is sure of everything underflows; below this no step is guided."""
+_FEW = 0.05
+"""Share of images on which a vanishing gradient is no news."""
+
+
 @dataclass(frozen=True)
 class Rung:
     """One threat setting: accuracy under each attack at the budget, and under the best of them per example."""
@@ -33,16 +39,21 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an audit found; `rungs` run from no attack to the adaptive one."""
+    """What an audit found; `rungs` run from no attack to the adaptive one.
+
+    `doubts` are sentences on why the numbers may say too much; a page that has any begins with them.
+    """
 
     request: Request
     rungs: tuple[Rung, ...]
     ladders: tuple[Ladder, ...]
+    doubts: tuple[str, ...]
 
     @property
     def headline(self) -> Estimate:
         """The lowest accuracy of any setting: what the defense can be said to give at this budget."""
-        return min((rung.worst for rung in self.rungs), key=lambda e: e.value)
+        known = [e for rung in self.rungs for e in (rung.worst, *rung.attacks.values())]
+        return min(known, key=lambda e: e.value)
 
 
 def outcome(request: Request, store: Store) -> Outcome:
@@ -71,7 +82,40 @@ def outcome(request: Request, store: Store) -> Outcome:
             accuracy(rows[setting, smallest].within(request, b, clean), rule) for b in budgets
         )
         ladders.append(Ladder(setting, budgets, curve))
-    return Outcome(request, tuple(rungs), tuple(ladders))
+    return Outcome(request, tuple(rungs), tuple(ladders), _doubts(rows, rungs))
+
+
+def _doubts(rows: dict[tuple[str, str], "_Rows"], rungs: list[Rung]) -> tuple[str, ...]:
+    """What shows in the rows that the attacks did not do their work."""
+    said: list[str] = []
+    clean = rows["clean", ""].draws
+    unanswered = float((clean["predicted"].to_numpy() < 0).mean())
+    if unanswered:
+        said.append(
+            f"The network gave no answer (NaN) to {100 * unanswered:.1f} % of clean questions; they count as wrong."
+        )
+    for (setting, attack), cell in rows.items():
+        if cell.examples is None:
+            continue
+        failed = (np.array(cell.examples["status"].to_pylist()) == "failed").mean()
+        if failed:
+            said.append(
+                f"{attack}, {setting}: the network raised or gave NaN on {100 * failed:.0f} % of the images; they were "
+                "not attacked, so the accuracy says too much."
+            )
+        blind = (cell.examples["slope"].to_numpy() < _BLIND).mean()
+        if setting == "adaptive" and blind > _FEW:
+            said.append(
+                f"{attack}, {setting}: the gradient vanishes on {100 * blind:.0f} % of the images, so gradient attacks "
+                "see nothing there and a high accuracy is no evidence of robustness."
+            )
+    adaptive = rungs[-1].worst
+    said += [
+        f"The adaptive attack does worse than the {weaker.setting} one: a sign of gradient masking."
+        for weaker in rungs[1:-1]
+        if adaptive.low > weaker.worst.high
+    ]
+    return tuple(said)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ def _lead(outcomes: tuple[Outcome, ...]) -> str:
     """The result in a sentence per defense."""
     said: list[str] = []
     for o in outcomes:
+        said += [f"DOUBT, {o.request.name}: {doubt}" for doubt in o.doubts]
         by = {rung.setting: rung for rung in o.rungs}
         searched = list(attacks_of(o.request))[-1]
         said.append(

@@ -60,6 +60,12 @@ class Request:
     def __post_init__(self) -> None:
         if not 0 < self.epsilon < float("inf"):
             raise expected("epsilon", "a number > 0 (pixels in [0, 1], e.g. 8/255)", self.epsilon)
+        if self.norm == Linf() and self.epsilon > 1:
+            raise expected(
+                "epsilon",
+                "at most 1 in L∞ (pixels in [0, 1]); 8 grey levels are 8/255",
+                self.epsilon,
+            )
         for name in ("eot", "steps", "scoring", "part"):
             if getattr(self, name) < 1:
                 raise expected(name, "a whole number ≥ 1", getattr(self, name))

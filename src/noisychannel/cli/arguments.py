@@ -1,5 +1,6 @@
 """Words of the command line → parts, and the door that refuses what does not fit."""
 
+import os
 import shlex
 import sys
 import time
@@ -40,6 +41,9 @@ def execution(device: str, threads: int, micro_batch: int) -> Execution:
         raise UserError(
             "device: expected a CUDA device that torch can see, found none; use --device cpu"
         )
+    most = 4 * (os.cpu_count() or 1)
+    if threads > most:
+        raise UserError(f"threads: expected at most {most} on this machine, got {threads}")
     return Execution(device, threads, micro_batch, max_rows=4 * micro_batch)
 
 

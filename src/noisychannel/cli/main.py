@@ -124,10 +124,7 @@ def audit(
     )
     text, shown = audits.render(outcomes, results, arguments.provenance(samples, facts))
     arguments.write(output, text, shown, "report.html")
-    console.print(audits.terminal_table(outcomes))
-    console.print(
-        f"report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True
-    )
+    _say(outcomes, output)
 
 
 @app.command("run")
@@ -218,6 +215,16 @@ def list_parts() -> None:
         console.print(f"[bold]{title}[/]")
         for item in items:
             console.print(f"  {item}", highlight=False, soft_wrap=True)
+
+
+def _say(outcomes: tuple[audits.Outcome, ...], output: Path) -> None:
+    console.print(audits.terminal_table(outcomes))
+    for o in outcomes:
+        for doubt in o.doubts:
+            warnings.warn(f"{o.request.name}: {doubt}", UserWarning, stacklevel=1)
+    console.print(
+        f"report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _report(experiment: Experiment, scale: str, how: Execution, store: Store, output: Path) -> None:

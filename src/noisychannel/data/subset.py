@@ -60,7 +60,7 @@ def _apply(step: str, rows: Rows, labels: Rows) -> Rows:
     if name == "all":
         return rows
     if name == "every":
-        return rows[:: int(argument)]
+        return rows[:: min(int(argument), len(rows))]
     if name == "first":
         if int(argument) > len(rows):
             raise DataError(f"subset: expected first:N with N ≤ {len(rows)}, got {step}")

@@ -19,6 +19,7 @@ from noisychannel.engine.task import Execution, Files, Task, Tick, key_of
 from noisychannel.engine.training import named, ready, trainings
 from noisychannel.errors import UserError, expected
 from noisychannel.norms import L2, per_example
+from noisychannel.objectives import CrossEntropy
 from noisychannel.spec import key
 from noisychannel.threats import DefenseView, Threat
 from noisychannel.types import Adversarials, Attack, Batch, Cost, Status
@@ -49,7 +50,7 @@ class Craft:
         seed: root of all draws.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     data: Dataset
     threat: Threat
     attack: Attack
@@ -91,15 +92,17 @@ class Craft:
         if self.target_offset:
             whole = replace(whole, target=(whole.y + self.target_offset) % self.data.classes)
         done: list[Adversarials] = []
+        slopes: list[Tensor] = []
         with rng.root(self.stream_name):
             for start in range(0, len(whole), size):
                 batch = whole.rows(slice(start, start + size)).to(device)
+                slopes.append(_slope(view, batch))
                 done.append(_to_cpu(_attacked(self.attack, view, batch)))
                 tick(work * len(batch) / len(whole))
         merged = _merge(done)
         return {
             "adversarials.safetensors": safetensors.torch.save({"x": merged.x.contiguous()}),
-            "examples.parquet": parquet(measures.examples(whole, merged)),
+            "examples.parquet": parquet(measures.examples(whole, merged, torch.cat(slopes))),
         }
 
 
@@ -186,6 +189,16 @@ def parquet(rows: pa.Table) -> bytes:
     out = io.BytesIO()
     pq.write_table(rows, out, compression="zstd")
     return out.getvalue()
+
+
+def _slope(view: DefenseView, batch: Batch) -> Tensor:
+    """‖∇ₓ CE‖₂ at the clean examples, outside of the attack's bill; NaN where the network raises."""
+    try:
+        found = L2().size(view.query(batch.x, batch, CrossEntropy()).gradient)
+    except RuntimeError:
+        found = torch.full_like(batch.y, torch.nan, dtype=torch.float32)
+    view.cost(batch)
+    return found.cpu()
 
 
 def _check_classes(network: torch.nn.Module, batch: Batch, classes: int, device: str) -> None:

@@ -14,10 +14,11 @@ from noisychannel.types import Adversarials, Batch, Images, Status
 __all__ = ["MEASURES", "draws", "examples"]
 
 
-def examples(batch: Batch, adversarials: Adversarials) -> pa.Table:
+def examples(batch: Batch, adversarials: Adversarials, slope: Tensor) -> pa.Table:
     """One row per example: what the attack made of it, how far it moved it, and what that cost.
 
-    Columns: index, label, target (−1: untargeted), status, l0, l2, linf (pixels in [0, 1]), forwards, backwards.
+    Columns: index, label, target (−1: untargeted), status, l0, l2, linf (pixels in [0, 1]), forwards, backwards,
+    slope (‖∇ₓ cross-entropy‖₂ at the clean example as the attacker sees it: 0 where he sees nothing).
     """
     x = adversarials.x
     target = -np.ones(len(batch), dtype=np.int64) if batch.target is None else _ints(batch.target)
@@ -32,6 +33,7 @@ def examples(batch: Batch, adversarials: Adversarials) -> pa.Table:
             "linf": _floats(Linf().distance(x, batch.x)),
             "forwards": _ints(adversarials.cost.forwards),
             "backwards": _ints(adversarials.cost.backwards),
+            "slope": _floats(slope),
         }
     )
 

@@ -64,20 +64,40 @@ class Foreign:
             )
         try:
             own = copy.deepcopy(module).eval().cpu()
-        except (RuntimeError, TypeError) as error:
+        except Exception as error:
             raise UserError(
                 f"network {self.name!r}: expected a module that copy.deepcopy can copy, got: {error}"
             ) from error
         object.__setattr__(self, "module", own)
         try:
             logits = self._ask(0, 0)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            reason = " ".join(str(error).split())
+        except UserError:
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(
                 f"network {self.name!r}: expected to take examples of shape {self.shape}, got: {reason}; "
                 "choose data of its shape, or wrap it"
             ) from error
         _check_logits(self.name, logits)
+        if len(self._slope()) == 0:
+            raise UserError(
+                f"network {self.name!r}: expected gradients with respect to the input, got none; remove "
+                "no_grad or detach, or give it a straight-through gradient"
+            )
+        self._check_batch_mates()
+
+    def _check_batch_mates(self) -> None:
+        if self.stochastic:
+            return
+        together, alone = self._logits(0)[:1], self._ask(0, 0, rows=1)
+        if not torch.allclose(together, alone, rtol=1e-3, atol=1e-3):
+            warnings.warn(
+                f"network {self.name!r}: its answer on an example depends on the other examples of the "
+                "batch; its numbers hold for this micro-batch only",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def build(self) -> nn.Module:
         """A copy of the network."""
@@ -107,14 +127,22 @@ class Foreign:
     def _logits(self, seed: int, torch_seed: int | None = None) -> Tensor:
         return self._ask(seed, seed if torch_seed is None else torch_seed)
 
-    def _ask(self, seed: int, torch_seed: int) -> Any:
-        """Its answer to the fixed probes, on one thread, so that no setting of the machine enters."""
+    def _ask(self, seed: int, torch_seed: int, rows: int = _PROBES) -> Any:
+        """Its answer to the first fixed probes, on one thread, so that no setting of the machine enters."""
         stream = rng.Stream("selection", torch.arange(_PROBES), step=seed, part="probe")
         other = replace(stream, step=torch_seed, part="torch")
         with rng.root("foreign"), _one_thread(), torch.no_grad():
             x = rng.uniform(torch.empty(_PROBES, *self.shape), replace(stream, step=0, part="x"))
+            x = x[:rows]
+            given = x.clone()
             with rng.bracket(stream), rng.torch_seeded(other):
-                return self._module(x)
+                answer = self._module(x)
+            if not torch.equal(x, given):
+                raise UserError(
+                    f"network {self.name!r}: expected an input left as it is, got one written into; "
+                    "work on a copy (x = x.clone())"
+                )
+            return answer
 
     @cached_property
     def _fingerprint(self) -> str:
