@@ -19,7 +19,7 @@ demo: $(CORE)  ## audit two defenses on digits with a network trained on the spo
 	$(BIN)/noisychannel $(DEMO)
 
 test: $(DEV)  ## fast tests, doctests included
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n 2
 
 test-slow: $(DEV)  ## tests that take minutes
 	$(BIN)/python -m pytest -m slow

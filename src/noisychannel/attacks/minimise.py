@@ -43,8 +43,6 @@ class Minimise:
     growth: float = 1.5
 
     def __post_init__(self) -> None:
-        if self.attack.keep != "best" or self.attack.stop_early:
-            raise expected("searched attack", "keep='best', stop_early=False", self.attack)
         if self.attack.epsilon <= 0:
             raise expected("epsilon of the searched attack", "a number > 0", self.attack.epsilon)
         if self.expansions < 1 or self.bisections < 0:
