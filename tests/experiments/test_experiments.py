@@ -1,5 +1,6 @@
 """The paper's experiments: what is planned, what is claimed, what is shown, and that claims can fail."""
 
+import html
 import os
 import re
 from collections.abc import Callable
@@ -377,7 +378,7 @@ def test_the_command_runs_it_on_digits(
     monkeypatch.setattr("sys.argv", ["noisychannel", "run", name])
     said = CliRunner().invoke(app, ["run", name], catch_exceptions=False)
     assert said.exit_code == 0, said.output
-    text = (tmp_path / "reports" / f"{name}.html").read_text("utf-8")
+    text = html.unescape((tmp_path / "reports" / f"{name}.html").read_text("utf-8"))
     assert f"noisychannel run {name}" in text
     experiment = next(e for e in EXPERIMENTS if e.name == name)
     where = smoke(experiment)

@@ -21,7 +21,8 @@ def render(
     rows = tuple((c.sentence, _verdict(c), c.evidence) for c in claims)
     checked = Grid("Claims", ("the paper says", "on these rows", "evidence"), rows)
     shown = (*experiment.sections(where, results), Section("Claims, checked", (checked,)))
-    lead = "; ".join(f"{c.name}: {_verdict(c)}" for c in claims)
+    held = sum(c.holds for c in claims)
+    lead = f"{held} of {len(claims)} checks of the paper's claims hold on these rows; they stand at the end."
     return page(f"{experiment.title} ({where.scale})", lead, shown, provenance), shown, claims
 
 
