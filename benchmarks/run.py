@@ -5,7 +5,7 @@
 Each attack is timed three ways on the paper authors' plain ResNet-20 (`$NOISYCHANNEL_DATA`, `$NOISYCHANNEL_WEIGHTS`):
 ours, foolbox's, and foolbox's with our prepared network, so that it is plain what comes from the network and
 what from the attack. Runs alternate; medians are printed and written to `benchmarks/latest.json`. Without the
-data the digits and a network trained on the spot stand in.
+data the digits and a network trained on the spot stand in. Training steps are timed too: `training.py`.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from noisychannel.norms import L2, Linf
 from noisychannel.threats import DefenseView, non_adaptive
 from noisychannel.training import Recipe, fit
 from noisychannel.types import Attack, Batch
+from training import training_rows
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -80,6 +81,8 @@ def main() -> None:
             rows.append(timed(case, plain, batch, repeats, args.device))
     if args.only in "agreement":
         rows += [agreement(name, args) for name in ("plain", "advtrain")]
+    if args.only in "training":
+        rows += training_rows(steps=8, repeats=args.repeats, device=args.device)
     args.output.write_text(json.dumps(rows, indent=1) + "\n")
     print(f"written to {args.output}")
 
@@ -93,7 +96,7 @@ def network_and_images(
         batch = DataSpec("cifar10", "test", f"first:{int(1.4 * count) + 20}").load().to(device)
     else:
         with rng.root("bench"):
-            module = fit(SmallNet().build(), DataSpec("digits", "train").load(), Recipe())
+            module = fit(SmallNet().build(), DataSpec("digits", "train").load(), Recipe()).network
         module, batch = module.to(device), DataSpec("digits", "test").load().to(device)
     module.requires_grad_(requires_grad=False)
     if correct:
@@ -215,6 +218,8 @@ class Given:
 
     stochastic = False
     keyed = True
+    weights = "fixed"
+    shape = (3, 32, 32)
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module

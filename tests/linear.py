@@ -29,6 +29,7 @@ class LinearNetwork:
     gain: float = 1.0
     stochastic: ClassVar[bool] = False
     keyed: ClassVar[bool] = True
+    weights: ClassVar[str] = "fixed"
 
     def weight(self) -> Tensor:
         made = torch.Generator().manual_seed(self.seed)

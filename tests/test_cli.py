@@ -245,8 +245,22 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "no checkpoint": (
         "audit gauss:0.1 --network cifar10-nosuch",
-        ("checkpoint: expected a file", "NOISYCHANNEL_WEIGHTS", "got 'cifar10-nosuch'"),
+        ("authors' network: expected one of cifar10-resnet20-plain", "got 'cifar10-nosuch'"),
     ),
+    "no preset": (
+        "train --preset cifar10/nosuch",
+        ("preset: expected one of .*cifar10/plain-12", "got 'cifar10/nosuch'; noisychannel list"),
+    ),
+    "no such zoo network": (
+        "audit zoo:nosuch",
+        ("preset: expected one of .*cifar10/…", "got 'nosuch'"),
+    ),
+    "network to be trained first": (
+        "audit zoo:cifar10/vgg16-plain",
+        ("zoo: expected weights of 'cifar10/vgg16-plain'", "noisychannel train --preset"),
+    ),
+    "epochs": ("train --preset digits/plain --epochs -1", ("epochs: expected a whole", "got -1")),
+    "devices": ("train --preset digits/plain --devices 0", ("devices: expected a whole", "got 0")),
     "threads": ("audit gauss:0.1 --threads 0", ("threads: expected a whole number ≥ 1", "got 0")),
     "device": ("audit gauss:0.1 --device toaster", ("device: expected cpu", "got '?toaster")),
     "output": (

@@ -16,7 +16,8 @@ from PIL import Image
 
 from noisychannel import rng
 from noisychannel.data import ArrayData, Dataset, DataSpec, from_arrays, from_uint8, to_uint8
-from noisychannel.data.sources import HuggingFace, ParquetFolder, parquet_files
+from noisychannel.data.hub import HuggingFace
+from noisychannel.data.parquet import ParquetFolder, parquet_files
 from noisychannel.data.subset import select
 from noisychannel.errors import DataError
 from noisychannel.spec import canonical, key
@@ -174,21 +175,6 @@ def test_parquet_and_datasets_read_the_same(
     )
     again = HuggingFace(str(folder), "test", "image", "label")
     assert theirs.fingerprint() == again.fingerprint()
-
-
-def test_image_folder_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    for i, (pixels, label) in enumerate(zip(PIXELS[:6], "aabbcc", strict=True)):
-        place = tmp_path / "pets" / "test" / label
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{i}.png").write_bytes(encoded(pixels))
-    data = DataSpec(str(tmp_path / "pets"))
-    batch = data.load()
-    assert batch.y.tolist() == [0, 0, 1, 1, 2, 2]
-    assert torch.equal(to_uint8(batch.x).permute(0, 2, 3, 1), torch.from_numpy(PIXELS[:6]))
-    assert (data.classes, data.shape) == (3, (3, 5, 4))
 
 
 def test_folder_by_path_by_name_and_moved_are_one_part(

@@ -16,16 +16,23 @@ PUBLIC = {
     "audit": "Outcome Request Rung SETTINGS cells outcome render target terminal_table",
     "channels": "CD CHANNELS Chain Clip FC Gauss Identity Laplace SVD Uniform parse_channel straight_through",
     "cli": "main",
-    "data": "ArrayData DataSpec Dataset from_arrays from_uint8 to_uint8",
+    "data": "ArrayData DataSpec Dataset Range from_arrays from_uint8 series_range to_uint8",
     "decision": "DECISIONS Decision MeanProb Single Vote parse_decision",
-    "defenses": "Defense answers chunks_of global_noise",
-    "engine": "Craft Execution Measure Plan Store Task Tick Train Trained adversarials key_of plan run serial table",
+    "defenses": (
+        "AUTHORS_FIRST_BLOCKS BandLimited DEFENSES Defense HalfPrecision Operated PNI ParamNet RobustNet Surgery"
+        " altered answers chunks_of global_noise learnt_scales operate sites_of"
+    ),
+    "engine": (
+        "Craft Execution Measure Plan Store Task Tick Train Trained adversarials history key_of plan run serial"
+        " table"
+    ),
     "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected",
     "experiments": "Cell Claim EXPERIMENTS Experiment Result Scale Setting read setting",
-    "interop.authors": "AuthorsUnits CIFAR10 IMAGENET table1_channels table3_channels",
-    "measures": "MEASURES draws examples",
+    "interop.authors": "AuthorsUnits CIFAR10 IMAGENET authors_network table1_channels table3_channels",
+    "measures": "MEASURES draws examples layer_statistics",
     "networks": (
-        "AUTHORS_NAMES Checkpoint Foreign NETWORKS Normalize ResNet18 ResNet20 SmallNet authors_resnet20 prepare"
+        "AUTHORS_NAMES Checkpoint FCN Foreign NETWORKS Normalize ResNet18 ResNet20 ResNet50 SmallNet VGG16"
+        " authors_resnet20 imagenet_resnet50 prepare"
     ),
     "noise": "GaussLaw LAWS LaplaceLaw NoiseLaw UniformLaw",
     "norms": "L0 L2 Linf NORMS Norm per_example",
@@ -34,14 +41,18 @@ PUBLIC = {
     "report.html": "Part Provenance Section page write_page",
     "report.plots": "COLOURS Style plotly_panel png save_png styles",
     "report.stats": "Estimate WorstCase accuracy correct_matrix paired_difference wilson worst_case",
-    "rng": "Role Stream bracket generator normal root torch_seeded uniform",
+    "rng": "Role Stream bracket generator normal root root_name shared_normal torch_seeded uniform",
     "spec": "Fingerprinted canonical describe key",
     "threats": "Averaged DefenseView Threat adaptive assumes non_adaptive",
-    "training": "Progress Recipe fit",
+    "training": (
+        "AUTHORS_FCN AUTHORS_RESNET18 AUTHORS_RESNET20 Adversarial Augment Epoch FAST FAST_RESNET20 Fitted"
+        " OneCycle Plateau Recipe SCHEDULES Schedule Steps Tick Watch fit"
+    ),
     "types": (
         "Adversarials Attack Backward Batch Channel Cost Goal Gradient Images Labels Logits Network Objective"
-        " PerExample Query Status Trial View"
+        " PerExample Query Sharing Status Trial View"
     ),
+    "zoo": "Card PRESETS Preset clean_measure has_weights network preset shelf train with_weights write_card",
 }
 
 

@@ -18,7 +18,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Role", "Stream", "bracket", "generator", "normal", "root", "torch_seeded", "uniform"]
+__all__ = [
+    "Role",
+    "Stream",
+    "bracket",
+    "generator",
+    "normal",
+    "root",
+    "root_name",
+    "shared_normal",
+    "torch_seeded",
+    "uniform",
+]
 
 Role = Literal["attack", "attacked-defense", "selection", "scoring", "train"]
 
@@ -121,6 +132,32 @@ def normal(like: Tensor, stream: Stream | None = None) -> Tensor:
     if stream is None and opened is None:
         return torch.randn(like.shape, dtype=like.dtype, device=like.device)
     return _blocks(like, _keys(stream, opened), _box_muller)
+
+
+def shared_normal(like: Tensor) -> Tensor:
+    """Standard Gaussian noise of the shape of `like`, one draw for all examples of a pass: noise on weights.
+
+    Within a bracket it is named by the role, the part, the step and the draw, but by no example, so
+    that one draw is one network whatever batch it is shown.
+
+    Raises:
+        ValueError: the open stream holds several draws, which need a network each.
+    """
+    opened = _open.get()
+    if opened is None:
+        return torch.randn(like.shape, dtype=like.dtype, device=like.device)
+    stream = opened.stream
+    if len(stream.draws) != 1:
+        raise ValueError(f"noise shared by a pass was asked for {len(stream.draws)} draws at once")
+    step = stream.step if isinstance(stream.step, int) else int(stream.step.flatten()[0])
+    nobody = torch.zeros(1, dtype=torch.long, device=like.device)
+    one = Stream(stream.role, nobody, step, stream.draws, f"{stream.part}/shared")
+    return _blocks(like[None], one.keys(opened.next_site()), _box_muller)[0]
+
+
+def root_name() -> str:
+    """The name below which draws are named now: to hand it to another process."""
+    return _root.get()
 
 
 def uniform(like: Tensor, stream: Stream | None = None) -> Tensor:

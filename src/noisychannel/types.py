@@ -28,6 +28,7 @@ __all__ = [
     "Objective",
     "PerExample",
     "Query",
+    "Sharing",
     "Status",
     "Trial",
     "View",
@@ -153,6 +154,10 @@ class Trial(NamedTuple):
     margin: Tensor
 
 
+Sharing = Literal["fixed", "shared", "own"]
+"""Whose draw of a network's weights an answer comes from: nobody's (they are not random), one `shared`
+by all examples of a pass, so that their errors are correlated, or each example's `own`."""
+
 Objective = Callable[[Tensor, Goal], Tensor]
 """(logits (n, k), goal) → what the attacker wants large, per example (n,)."""
 
@@ -188,7 +193,17 @@ class Network(Protocol):
 
     @property
     def keyed(self) -> bool:
-        """Whether its noise comes from `rng` (a stranger's comes from torch's global generator)."""
+        """Whether each example's noise is its own, named by `rng` (a stranger's comes from torch's generator)."""
+        ...
+
+    @property
+    def weights(self) -> "Sharing":
+        """Whose draw of its weights an answer comes from."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example, for a probe; it may take others."""
         ...
 
     def build(self) -> torch.nn.Module: ...

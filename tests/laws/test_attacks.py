@@ -269,6 +269,8 @@ class PoisonedNetwork:
     version: ClassVar[int] = 1
     stochastic: ClassVar[bool] = False
     keyed: ClassVar[bool] = True
+    weights: ClassVar[str] = "fixed"
+    shape: ClassVar[tuple[int, ...]] = (3, 8, 8)
 
     def build(self) -> nn.Module:
         return _Poisoned(NETWORK.build(), False).eval()

@@ -44,6 +44,8 @@ class BentNetwork:
     version: ClassVar[int] = 1
     stochastic: ClassVar[bool] = False
     keyed: ClassVar[bool] = True
+    weights: ClassVar[str] = "fixed"
+    shape: ClassVar[tuple[int, ...]] = (3, 8, 8)
     gain: float = 3.0
 
     def build(self) -> nn.Module:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from noisychannel import zoo
 from noisychannel.channels import parse_channel
 from noisychannel.data import Dataset
 from noisychannel.decision import Decision, Single
@@ -22,7 +23,7 @@ __all__ = ["target"]
 
 
 def target(text: str, data: Dataset, network: Callable[[], Network], decision: Decision) -> Defense:
-    """A defense from the command line: `gauss:0.3`, `fc:60+clip`, or `FILE.py:make_defense`.
+    """A defense from the command line: `gauss:0.3`, `fc:60+clip`, `zoo:NAME`, or `FILE.py:make_defense`.
 
     The named function is called without arguments, and returns an `nn.Module` from [0, 1] inputs to
     logits, or a `Defense`. Only this runs a user's code, and only because he names the file.
@@ -36,6 +37,8 @@ def target(text: str, data: Dataset, network: Callable[[], Network], decision: D
     Raises:
         UserError: a file or function that is not there, or what it returns is no defense.
     """
+    if text.startswith("zoo:"):
+        return Defense(zoo.network(text.removeprefix("zoo:")), decision=decision)
     if ".py" not in text:
         return Defense(network(), parse_channel(text), decision)
     made = _call(text)

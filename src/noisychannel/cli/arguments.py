@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
+from noisychannel import zoo
 from noisychannel.engine import Execution
 from noisychannel.errors import UserError
 from noisychannel.experiments import EXPERIMENTS, Experiment, Scale
 from noisychannel.experiments.setting import digits_network
-from noisychannel.networks import authors_resnet20
+from noisychannel.interop.authors import authors_network
 from noisychannel.norms import L2, Linf
 from noisychannel.report.figure import Figure
 from noisychannel.report.html import Part, Provenance, Section, write_page
@@ -21,6 +22,7 @@ from noisychannel.report.plots import save_png
 from noisychannel.types import Network
 
 __all__ = [
+    "command",
     "execution",
     "experiments",
     "network",
@@ -49,13 +51,16 @@ def execution(device: str, threads: int, micro_batch: int) -> Execution:
 
 def network(name: str, data: str, how: Execution) -> Network:
     """The network behind a channel that was given by name."""
-    if name.startswith("cifar10-"):
-        return authors_resnet20(name)
+    if name.startswith(("cifar10-", "svhn-")):
+        return authors_network(name)
+    if "/" in name:
+        return zoo.network(name)
     if data == "digits" and name in ("", "small"):
         return digits_network(how)
     raise UserError(
-        "network: expected small (with --data digits), cifar10-resnet20-plain or "
-        f"cifar10-resnet20-advtrain, or a FILE.py:FUNCTION target, got {name!r} with --data {data}"
+        "network: expected small (with --data digits), a zoo network such as cifar10/plain-fast, one of "
+        "the authors' such as cifar10-resnet20-plain, hub:owner/name, or a FILE.py:FUNCTION target, "
+        f"got {name!r} with --data {data}"
     )
 
 
@@ -117,5 +122,9 @@ def write(output: Path, text: str, shown: tuple[Section, ...], name: str) -> Non
 
 def provenance(samples: str, facts: tuple[tuple[str, str], ...]) -> Provenance:
     """What was typed, and when."""
-    command = "noisychannel " + shlex.join(sys.argv[1:])
-    return Provenance(command, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), samples, facts)
+    return Provenance(command(), time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), samples, facts)
+
+
+def command() -> str:
+    """What was typed."""
+    return "noisychannel " + shlex.join(sys.argv[1:])

@@ -14,14 +14,25 @@ from noisychannel import audit as audits
 from noisychannel.attacks import ATTACKS
 from noisychannel.channels import CHANNELS, parse_channel
 from noisychannel.cli import arguments
+from noisychannel.cli.options import (
+    DeviceOption,
+    MicroOption,
+    OutputOption,
+    ScaleOption,
+    StoreOption,
+    ThreadsOption,
+)
 from noisychannel.cli.progress import errors, run_with_bar
+from noisychannel.cli.train import train
 from noisychannel.data import DataSpec
 from noisychannel.decision import DECISIONS, parse_decision
+from noisychannel.defenses import DEFENSES
 from noisychannel.engine import Execution, Store, Trained, plan
 from noisychannel.errors import MissingArtifact, UserError
 from noisychannel.experiments import EXPERIMENTS, Experiment, setting
 from noisychannel.experiments.page import render
 from noisychannel.networks import NETWORKS
+from noisychannel.zoo import PRESETS, has_weights
 
 __all__ = ["main"]
 
@@ -32,27 +43,17 @@ app = typer.Typer(
 )
 console = Console()
 
-_STORE = typer.Option("--store", help="Folder of results; a killed run goes on from it.")
 _DATA = typer.Option(help="digits, cifar10, a folder, or a hub name.")
 _SUBSET = typer.Option(help="all, first:200, every:5, balanced:200@7.")
 _EPSILON = typer.Option(help="Budget in pixels of [0, 1], e.g. 0.5 or 8/255.")
 _DECISION = typer.Option(help="single, vote:K or mean_prob:K.")
 _ASSUMED = typer.Option(help="Channel that the partially adaptive attacker assumes.")
-_NETWORK = typer.Option(help="Behind a channel: small (trained here), or an authors' checkpoint.")
+_NETWORK = typer.Option(
+    help="Behind a channel: small (trained here), a zoo network (cifar10/plain-fast), an authors' checkpoint."
+)
 _STEPS = typer.Option(help="Gradients per image of PGD; the search for the smallest takes more.")
 _EOT = typer.Option(help="Draws per gradient through a random channel.")
-_TARGETS = typer.Argument(help="gauss:0.3, fc:60, svd:50+clip … or FILE.py:FUNCTION")
-
-StoreOption = Annotated[Path, _STORE]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
-ThreadsOption = Annotated[int, typer.Option("--threads", help="Threads of a task; in its key.")]
-MicroOption = Annotated[
-    int, typer.Option("--micro-batch", help="Images attacked together; in a task's key.")
-]
-ScaleOption = Annotated[
-    str, typer.Option("--scale", help="smoke (minutes), desk (a night), paper (a GPU).")
-]
-OutputOption = Annotated[Path, typer.Option("--output", help="Folder for the page and the plots.")]
+_TARGETS = typer.Argument(help="gauss:0.3, fc:60, svd:50+clip …, zoo:NAME, or FILE.py:FUNCTION")
 
 
 def main() -> None:
@@ -65,6 +66,9 @@ def main() -> None:
     except UserError as error:
         errors.print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
+
+
+app.command()(train)
 
 
 @app.command()
@@ -203,12 +207,17 @@ def status(
 
 @app.command("list")
 def list_parts() -> None:
-    """List channels, attacks, decision rules, networks and experiments."""
+    """List channels, attacks, decision rules, networks, defenses, presets and experiments."""
     groups: dict[str, list[str]] = {
         "channels": [repr(c) for c in CHANNELS],
         "attacks": [repr(a) for a in ATTACKS],
         "decision rules": [repr(d) for d in DECISIONS],
         "networks": [repr(n) for n in NETWORKS],
+        "defenses by surgery": [repr(d) for d in DEFENSES],
+        "presets (noisychannel train --preset NAME)": [
+            f"{p.name} (figures {p.figures})" + (", comes trained" if has_weights(p.name) else "")
+            for p in PRESETS
+        ],
         "experiments": [f"{e.name}: {e.title}" for e in EXPERIMENTS],
     }
     for title, items in groups.items():

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +13,23 @@ from torch import Tensor
 
 from noisychannel.errors import DataError
 
-__all__ = ["decode", "from_uint8", "is_gray", "stack", "to_uint8"]
+__all__ = ["AS_STORED", "Frame", "decode", "framed", "from_uint8", "is_gray", "stack", "to_uint8"]
 
 _GRAY = ("1", "L", "LA")
 _COLOUR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La")
+
+
+class Frame(NamedTuple):
+    """The size that images are brought to: shorter side scaled to `resize`, then the centre of `crop` × `crop`.
+
+    0 leaves out the step.
+    """
+
+    resize: int = 0
+    crop: int = 0
+
+
+AS_STORED = Frame()
 
 
 def to_uint8(x: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
@@ -47,7 +60,7 @@ def decode(value: Any, *, gray: bool) -> NDArray[Any]:
         gray: whether the data set is gray; gray images among colour ones become colour.
 
     Raises:
-        DataError: unreadable bytes, a colour image in a gray data set, or more than 8 bits.
+        DataError: unreadable or broken bytes, a colour image in a gray data set, or more than 8 bits.
     """
     data = _encoded(value)
     if data is None:
@@ -62,8 +75,50 @@ def decode(value: Any, *, gray: bool) -> NDArray[Any]:
             f"image: expected gray like the first one, got mode {image.mode}; "
             "store all images of a data set with the same number of colours"
         )
-    pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    try:
+        pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+        raise DataError(f"image: expected a whole image, got {error}; load it anew") from error
     return pixels[None] if gray else pixels.transpose(2, 0, 1)
+
+
+def framed(array: NDArray[Any], frame: Frame) -> NDArray[Any]:
+    """A decoded image (c, h, w) brought to the size of the frame: bicubic and antialiased, by Pillow.
+
+    Rounds sides and corner as torchvision's Resize and CenterCrop do.
+
+    Raises:
+        DataError: a series, or an image smaller than the crop.
+    """
+    if frame == AS_STORED:
+        return array
+    if array.ndim != 3:
+        raise DataError(f"resize, crop: expected images, got a series {array.shape}; leave them 0")
+    if frame.resize:
+        array = _scaled(array, frame.resize)
+    if not frame.crop:
+        return array
+    height, width = array.shape[1:]
+    if frame.crop > min(height, width):
+        raise DataError(
+            f"crop: expected at most {min(height, width)} for an image of {height} × {width}, "
+            f"got {frame.crop}; give resize={frame.crop} or more"
+        )
+    top, left = round((height - frame.crop) / 2), round((width - frame.crop) / 2)
+    return array[:, top : top + frame.crop, left : left + frame.crop]
+
+
+def _scaled(array: NDArray[Any], short: int) -> NDArray[Any]:
+    kind = np.uint8 if array.dtype == np.uint8 else np.float32
+    height, width = (short * side // min(array.shape[1:]) for side in array.shape[1:])
+    planes = [
+        Image.fromarray(np.ascontiguousarray(plane, kind)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        for plane in array
+    ]
+    # Bicubic overshoots at edges; Pillow clips bytes only.
+    return np.stack([np.asarray(plane) for plane in planes]).clip(array.min(), array.max())
 
 
 def stack(arrays: Iterable[NDArray[Any]]) -> Tensor:
@@ -77,7 +132,7 @@ def stack(arrays: Iterable[NDArray[Any]]) -> Tensor:
     if len(shapes) > 1:
         first, second = list(shapes)[:2]
         raise DataError(
-            f"images: expected one size, got {first} and {second}; resize or crop them to one size"
+            f"images: expected one size, got {first} and {second}; give resize and crop, or store them in one size"
         )
     joined = torch.from_numpy(np.stack(found))
     return from_uint8(joined) if joined.dtype == torch.uint8 else joined.float()
@@ -99,6 +154,8 @@ def _open(data: bytes) -> Image.Image:
         raise DataError(
             f"image: expected bytes that Pillow decodes (PNG, JPEG, WebP …), got {data[:8]!r}…"
         ) from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"image: expected a whole image, got {error}; load it anew") from error
 
 
 def _from_numbers(array: NDArray[Any]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from noisychannel.data.pixels import from_uint8
+from noisychannel.data.pixels import Frame, from_uint8
 from noisychannel.data.sources import Source, open_source
 from noisychannel.data.subset import Rows, check_subset, select
 from noisychannel.errors import DataError
@@ -23,16 +23,21 @@ class DataSpec:
     """A data set by name.
 
     Args:
-        name: `digits`; a folder, in `$NOISYCHANNEL_DATA` (such as `cifar10`) or anywhere; or a hub
-            name `owner/name`. A folder of nothing but Parquet is read by PyArrow, all else by `datasets`.
+        name: `digits`; a folder, in `$NOISYCHANNEL_DATA` (such as `cifar10`) or anywhere; series in
+            a folder (`ucr/ECG5000`, see `data/series.py`); or a hub name `owner/name`. Folders of
+            Parquet, of images (SPLIT/CLASS/image), and SVHN's `.mat` files need no other package;
+            all else is read by `datasets`.
         split: `train`, `test`, …
         subset: `all`, `first:200`, `every:5`, `balanced:200@7`, joined by `/` (see `data/subset.py`).
         part: start and stop within the subset: one task's share. None: all.
         image_column: column of encoded images or of nested numbers.
         label_column: column of whole numbers 0 … K−1.
+        resize: the shorter side of every image is scaled to this, bicubic and antialiased. 0: as stored.
+        crop: then the centre of crop × crop is cut out. 0: the whole image.
 
     Raises:
-        DataError: a subset that is not in the language. (What the data set itself lacks is said on reading it.)
+        DataError: a subset that is not in the language, or sizes that cannot be. (What the data set
+            itself lacks is said on reading it.)
     """
 
     version: ClassVar[int] = 1
@@ -42,12 +47,19 @@ class DataSpec:
     part: tuple[int, int] | None = None
     image_column: str = "image"
     label_column: str = "label"
+    resize: int = 0
+    crop: int = 0
 
     def __post_init__(self) -> None:
         check_subset(self.subset)
+        if min(self.resize, self.crop) < 0 or 0 < self.resize < self.crop:
+            raise DataError(
+                f"resize, crop: expected 0 ≤ crop ≤ resize, or resize 0, got {self.resize}, {self.crop}"
+            )
 
     def __repr__(self) -> str:
-        return f"DataSpec({self.name!r}, {self.split!r}, {self.subset!r}, part={self.part})"
+        sizes = f", resize={self.resize}, crop={self.crop}" if self.resize or self.crop else ""
+        return f"DataSpec({self.name!r}, {self.split!r}, {self.subset!r}, part={self.part}{sizes})"
 
     def _open(self) -> Source:
         return open_source(self.name, self.split, self.image_column, self.label_column)
@@ -77,7 +89,8 @@ class DataSpec:
         source = self._open()
         labels = source.labels()
         rows = select(labels, self.subset, self.part)
-        return _checked(source.images(rows), labels[rows], rows, source.classes())
+        images = source.images(rows, Frame(self.resize, self.crop))
+        return _checked(images, labels[rows], rows, source.classes())
 
     def slice(self, start: int, stop: int) -> "DataSpec":
         """The examples from start up to stop of these."""

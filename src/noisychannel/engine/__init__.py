@@ -5,7 +5,7 @@ from noisychannel.engine.serial import serial
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Execution, Task, Tick, key_of
 from noisychannel.engine.tasks import Craft, Measure, adversarials, table
-from noisychannel.engine.training import Train, Trained
+from noisychannel.engine.training import Train, Trained, history
 
 __all__ = [
     "Craft",
@@ -18,6 +18,7 @@ __all__ = [
     "Train",
     "Trained",
     "adversarials",
+    "history",
     "key_of",
     "plan",
     "run",

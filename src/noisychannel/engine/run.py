@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -67,10 +68,23 @@ def execute(task: Task, store: Store, tick: Tick) -> None:
             "seconds": time.time() - start,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "host": platform.node(),
+            "processor": _processor(task.execution.device),
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
     )
+
+
+def _processor(device: str) -> str:
+    """What computed, as its maker calls it."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} × {names[0]}" if names else platform.machine()
 
 
 @contextmanager

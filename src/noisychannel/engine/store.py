@@ -2,6 +2,8 @@
 
     ROOT/objects/ab/abcdef…/   task.json · manifest.json · the artifact's files · run.json
     ROOT/partial/              folders that are being written; a killed run leaves them behind, harmlessly
+    ROOT/scratch/KEY/          what a long task goes on from after a kill; gone once it is published
+    ROOT/logs/KEY/             TensorBoard event files of trainings
 
 `run.json` holds clock times, host and versions, and stands outside of the manifest: two runs of one task
 give the same bytes everywhere else.
@@ -61,6 +63,7 @@ class Store:
             final.parent.mkdir(parents=True, exist_ok=True)
             _flush_folder(partial)
             self._publish(partial, final)
+            shutil.rmtree(self.scratch(key), ignore_errors=True)
         except OSError as error:
             if partial is not None:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -101,9 +104,24 @@ class Store:
     def seconds(self, key: str) -> float:
         """Clock time that the artifact took, as recorded outside of its hash; 0 if not recorded."""
         try:
-            return float(json.loads((self._folder(key) / "run.json").read_bytes())["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return float(str(self.run(key)["seconds"]))
+        except (ValueError, KeyError):
             return 0.0
+
+    def run(self, key: str) -> dict[str, object]:
+        """Clock time, host and versions as recorded outside of the artifact's hash; empty if not recorded."""
+        try:
+            return dict(json.loads((self._folder(key) / "run.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def scratch(self, key: str) -> Path:
+        """A folder for what a task saves on its way; gone when its artifact is published."""
+        return self.root / "scratch" / key
+
+    def logs(self, key: str) -> Path:
+        """A folder for a task's logs, which are for people and part of no artifact."""
+        return self.root / "logs" / key
 
     def check_writable(self) -> None:
         """Fail before the work, not after it.

@@ -120,7 +120,7 @@ class Measure:
         seed: root of all draws.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     data: Dataset
     defense: Defense
     craft: Craft | None = None

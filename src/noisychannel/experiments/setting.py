@@ -123,7 +123,7 @@ def digits_network(execution: Execution, seed: int = 0) -> Trained:
     """A small network trained on digits on the spot: what runs where there is no CIFAR-10."""
     training = DataSpec("digits", "train")
     how = Execution(execution.device, execution.threads)  # training reads nothing else of it
-    return Trained(Train(SmallNet(), training, Recipe(), seed, how))
+    return Trained(Train(SmallNet(), training, Recipe(), seed, execution=how))
 
 
 def setting(scale: Scale, subset: Mapping[Scale, str], execution: Execution) -> Setting:

@@ -14,10 +14,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from noisychannel.channels import CD, FC, SVD, Gauss, Laplace, Uniform
+from noisychannel.defenses import AUTHORS_FIRST_BLOCKS, PNI, Operated, RobustNet, Surgery
 from noisychannel.errors import expected
-from noisychannel.types import Channel
+from noisychannel.networks import AUTHORS_NAMES, Checkpoint, ResNet20, authors_resnet20
+from noisychannel.noise import GaussLaw
+from noisychannel.types import Channel, Network
 
-__all__ = ["CIFAR10", "IMAGENET", "AuthorsUnits", "table1_channels", "table3_channels"]
+__all__ = [
+    "CIFAR10",
+    "IMAGENET",
+    "AuthorsUnits",
+    "authors_network",
+    "table1_channels",
+    "table3_channels",
+]
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,43 @@ CIFAR10 = AuthorsUnits((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), 5.5)
 """Bounds −2.6 … 2.9 (since 2019-05-23)."""
 IMAGENET = AuthorsUnits((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 4.758)
 """Bounds −2.1179 … 2.64."""
+
+
+def authors_network(name: str) -> Network:
+    """One of the paper authors' ten ResNet-20s in `$NOISYCHANNEL_WEIGHTS`, with the noise that it was trained with.
+
+    Their tensors load through our surgery; inputs in [0, 1], not normalised. In their SVHN networks the
+    first block of each stage has Gauss 0.1, whatever the name says.
+
+    Args:
+        name: the file's, e.g. `cifar10-resnet20-robustnet-0.2-0.1`.
+
+    Raises:
+        UserError: none of the ten.
+
+    Source: details §4; weights/README.
+    """
+    surgeries: dict[str, Surgery | None] = {
+        "cifar10-resnet20-plain": None,
+        "cifar10-resnet20-advtrain": None,
+        "cifar10-resnet20-pni-w-adv": PNI(),
+        "cifar10-resnet20-robustnet-0.2-0.1": RobustNet(GaussLaw(0.2), GaussLaw(0.1)),
+        "cifar10-resnet20-robustnetadv-0.1-0.1": RobustNet(GaussLaw(0.1), GaussLaw(0.1)),
+        "svhn-resnet20-plain": None,
+        "svhn-resnet20-advtrain": None,
+        "svhn-resnet20-pni-w-adv": PNI(),
+        "svhn-resnet20-robustnet-0.08-0.07": _SVHN_NOISE,
+        "svhn-resnet20-robustnetadv-0.08-0.07": _SVHN_NOISE,
+    }
+    if name not in surgeries:
+        raise expected("authors' network", f"one of {', '.join(surgeries)}", repr(name))
+    surgery = surgeries[name]
+    if surgery is None:
+        return authors_resnet20(name)
+    return Operated(ResNet20(), surgery, Checkpoint(name, AUTHORS_NAMES))
+
+
+_SVHN_NOISE = RobustNet(GaussLaw(0.08), GaussLaw(0.07), exceptions=AUTHORS_FIRST_BLOCKS)
 
 
 def table1_channels(units: AuthorsUnits = CIFAR10) -> dict[str, Channel]:

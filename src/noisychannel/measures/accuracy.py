@@ -48,7 +48,8 @@ def draws(
 ) -> pa.Table:
     """One row per (example, draw): the class, its margin, and how far what the network saw is from the clean example.
 
-    Columns: index, label, candidate, draw, predicted, margin (logit of the label minus the best other),
+    Columns: index, label, candidate, draw, weight_draw (rows with the same number were answered by the
+    same weights; −1: the weights are not random), predicted, margin (logit of the label minus the best other),
     defended_l2 (‖C(x_adv) − x‖₂), probabilities (K).
 
     Source: paper 4.2 (distortion of the defended adversarial; details of the authors' code).
@@ -66,12 +67,26 @@ def draws(
             "candidate": np.zeros(n * count, dtype=np.int32),
             "draw": np.tile(np.arange(count, dtype=np.int32), n),
             # −1: no answer (NaN logits), never right.
+            "weight_draw": _weight_draws(defense, batch, count),
             "predicted": _ints(flat.argmax(dim=1).where(flat.isfinite().all(dim=1), -1)),
             "margin": _floats(label_margin(flat, label), "float32"),
             "defended_l2": _floats(said.moved.T.reshape(-1), "float32"),
             "probabilities": pa.FixedSizeListArray.from_arrays(pa.array(probabilities), classes),
         }
     )
+
+
+def _weight_draws(defense: Defense, batch: Batch, count: int) -> np.ndarray:
+    """One draw of the weights serves all examples where it is shared, else it serves its own row."""
+    n = len(batch)
+    match defense.network.weights:
+        case "fixed":
+            return np.full(n * count, -1, dtype=np.int64)
+        case "shared":
+            return np.tile(np.arange(count, dtype=np.int64), n)
+        case "own":
+            index = _ints(batch.index.repeat_interleave(count))
+            return index * count + np.tile(np.arange(count, dtype=np.int64), n)
 
 
 def _ints(x: Tensor) -> np.ndarray:

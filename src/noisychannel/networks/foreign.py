@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from noisychannel import rng
 from noisychannel.errors import UserError
+from noisychannel.types import Sharing
 
 __all__ = ["Foreign"]
 
@@ -95,7 +96,6 @@ class Foreign:
             warnings.warn(
                 f"network {self.name!r}: its answer on an example depends on the other examples of the "
                 "batch; its numbers hold for this micro-batch only",
-                UserWarning,
                 stacklevel=4,
             )
 
@@ -117,6 +117,11 @@ class Foreign:
     def keyed(self) -> bool:
         """Whether our streams alone decide its noise; else torch's global generator must be seeded."""
         return self._randomness[1]
+
+    @property
+    def weights(self) -> Sharing:
+        """Not to be seen from outside, so taken for fixed."""
+        return "fixed"
 
     @cached_property
     def _randomness(self) -> tuple[bool, bool]:
@@ -148,9 +153,8 @@ class Foreign:
     def _fingerprint(self) -> str:
         seen = [self._logits(0), self._logits(1)]
         found = hashlib.sha256(b"".join(_bytes(t) for t in (*seen, self._slope())))
-        unread = (
-            [] if torch.equal(seen[0], self._logits(0)) else ["a source of randomness of its own"]
-        )
+        same = torch.equal(seen[0], self._logits(0))
+        unread = [] if same else ["a source of randomness of its own"]
         for item in _describe(self._module, unread):
             found.update(item + b"\0")
         if not unread:

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from noisychannel.networks.normalize import normalized
 from noisychannel.networks.spec import Checkpoint, build, check_sizes
+from noisychannel.types import Sharing
 
 __all__ = ["AuthorsResNet", "ResNet18"]
 
@@ -41,6 +42,11 @@ class ResNet18:
         check_sizes(classes=self.classes, channels=self.channels)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example, for a probe."""
+        return (self.channels, 32, 32)
+
+    @property
     def stochastic(self) -> bool:
         """No."""
         return False
@@ -49,6 +55,11 @@ class ResNet18:
     def keyed(self) -> bool:
         """Yes: it draws nothing."""
         return True
+
+    @property
+    def weights(self) -> Sharing:
+        """They are not random."""
+        return "fixed"
 
     def build(self) -> nn.Module:
         """The network, in eval mode."""

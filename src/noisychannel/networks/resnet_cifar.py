@@ -9,6 +9,7 @@ from torch.nn import functional
 from noisychannel.errors import expected
 from noisychannel.networks.normalize import normalized
 from noisychannel.networks.spec import Checkpoint, Names, build, check_sizes
+from noisychannel.types import Sharing
 
 __all__ = ["AUTHORS_NAMES", "CifarResNet", "ResNet20", "Shortcut", "authors_resnet20"]
 
@@ -58,6 +59,11 @@ class ResNet20:
             raise expected("shortcut", "append or split", repr(self.shortcut))
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example, for a probe."""
+        return (self.channels, 32, 32)
+
+    @property
     def stochastic(self) -> bool:
         """No."""
         return False
@@ -66,6 +72,11 @@ class ResNet20:
     def keyed(self) -> bool:
         """Yes: it draws nothing."""
         return True
+
+    @property
+    def weights(self) -> Sharing:
+        """They are not random."""
+        return "fixed"
 
     def build(self) -> nn.Module:
         """The network, in eval mode."""

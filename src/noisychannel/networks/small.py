@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from noisychannel.networks.normalize import normalized
 from noisychannel.networks.spec import Checkpoint, build, check_sizes
+from noisychannel.types import Sharing
 
 __all__ = ["SmallConvNet", "SmallNet"]
 
@@ -39,6 +40,11 @@ class SmallNet:
         check_sizes(classes=self.classes, channels=self.channels, width=self.width)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example, for a probe."""
+        return (self.channels, 8, 8)
+
+    @property
     def stochastic(self) -> bool:
         """No."""
         return False
@@ -47,6 +53,11 @@ class SmallNet:
     def keyed(self) -> bool:
         """Yes: it draws nothing."""
         return True
+
+    @property
+    def weights(self) -> Sharing:
+        """They are not random."""
+        return "fixed"
 
     def build(self) -> nn.Module:
         """The network, in eval mode."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from noisychannel import rng
 from noisychannel.errors import CheckpointError, expected
+from noisychannel.networks import hub
 
 __all__ = ["Checkpoint", "Names", "build", "check_sizes"]
 
@@ -31,6 +32,8 @@ class Checkpoint:
     Args:
         name: a path, or the name of a file in `$NOISYCHANNEL_WEIGHTS` (with or without
             `.safetensors`). Other files (`.pt`, `.pth`) are read by `torch.load(weights_only=True)`.
+            Or `hub:owner/repo[@revision][/file.safetensors]` on the Hugging Face hub, by default
+            its `model.safetensors`.
         names: their tensor names → ours.
         ignore: patterns of their tensor names to leave out (from the start of the name).
     """
@@ -44,11 +47,13 @@ class Checkpoint:
         return f"Checkpoint({self.name!r})"
 
     def path(self) -> Path:
-        """The file.
+        """The file, downloaded if it is on the hub.
 
         Raises:
             CheckpointError: there is none.
         """
+        if self.name.startswith(hub.PREFIX):
+            return hub.fetch(self.name)
         root = os.environ.get("NOISYCHANNEL_WEIGHTS")
         places = [Path(self.name).expanduser()]
         if root:
@@ -59,7 +64,7 @@ class Checkpoint:
                 return place
         raise CheckpointError(
             f"checkpoint: expected a file, or a name in $NOISYCHANNEL_WEIGHTS ({root or 'not set'}), "
-            f"got {self.name!r}"
+            f"got {self.name!r}; mend the path, or write hub:owner/repo for one on the hub"
         )
 
     def tensors(self) -> dict[str, Tensor]:

@@ -16,13 +16,18 @@ __all__ = ["Draws", "arrange", "decided", "same_examples"]
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """n examples × m draws of one candidate each, k classes."""
+    """n examples × m draws of one candidate each, k classes.
+
+    `shared`: whether one draw of the network's weights answered all examples of a column, so that
+    their errors are correlated.
+    """
 
     index: Int[Tensor, "n"]
     label: Int[Tensor, "n"]
     predicted: Int[Tensor, "n m"]
     margin: Float[Tensor, "n m"]
     probabilities: Float[Tensor, "n m k"]
+    shared: bool = False
 
     def take(self, which: slice) -> "Draws":
         """The same examples with some of their draws."""
@@ -66,6 +71,7 @@ def arrange(table: pa.Table) -> Draws:
         torch.from_numpy(_column(table, "predicted")[order].reshape(n, m)),
         torch.from_numpy(_column(table, "margin")[order].reshape(n, m)),
         torch.from_numpy(probabilities.reshape(n, m, -1)),
+        _shared(table, n),
     )
 
 
@@ -97,6 +103,14 @@ def same_examples(tables: Mapping[str, Draws]) -> None:
     for name, d in rest:
         if not (torch.equal(d.index, reference.index) and torch.equal(d.label, reference.label)):
             raise ValueError(f"draws: expected the same examples in {first} and {name}, got others")
+
+
+def _shared(table: pa.Table, examples: int) -> bool:
+    if "weight_draw" not in table.column_names or examples == 1:
+        return False
+    served = _column(table, "weight_draw")
+    _, times = np.unique(served[served >= 0], return_counts=True)
+    return bool((times > 1).any())
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray:

@@ -104,7 +104,9 @@ def accuracy(
     10 examples are ever right or ever wrong: a mean of 0/1 outcomes varies at most as one outcome
     does, so Wilson's is then wide enough while a bootstrap would collapse. Otherwise it is a percentile
     bootstrap over images, each resampled with all its decisions: the images' means already vary by
-    their draws, so resampling draws inside images too would count that variance twice.
+    their draws, so resampling draws inside images too would count that variance twice. Where one draw
+    of the weights answered all images, their errors are correlated, and images and decisions are
+    resampled both, crossed; with fewer than 20 decisions such an interval is too narrow.
 
     Args:
         draws: the stored table, one candidate per example.
@@ -115,9 +117,10 @@ def accuracy(
     Raises:
         ValueError: an empty or ragged table, or fewer draws per example than the rule takes.
 
-    Source: Davison & Hinkley 1997, 3.8 (hierarchical data).
+    Source: Davison & Hinkley 1997, 3.8 (hierarchical data); Owen 2007 (crossed bootstrap).
     """
-    return _estimate(decided(arrange(draws), rule), seed, resamples)
+    d = arrange(draws)
+    return _estimate(decided(d, rule), seed, resamples, shared=d.shared)
 
 
 def paired_difference(
@@ -142,7 +145,11 @@ def paired_difference(
     """
     one, two = arrange(a), arrange(b)
     same_examples({"a": one, "b": two})
-    gap = decided(one, rule).double().mean(dim=1) - decided(two, rule).double().mean(dim=1)
+    outcomes = [decided(one, rule), decided(two, rule)]
+    gap = outcomes[0].double().mean(dim=1) - outcomes[1].double().mean(dim=1)
+    if one.shared or two.shared:
+        low, high = _crossed(outcomes, [1.0, -1.0], [one.shared, two.shared], seed, resamples)
+        return Estimate(float(gap.mean()), low, high, len(gap), "bootstrap")
     values, counts = _levels(gap)
     values = np.concatenate([values, [1.0, -1.0, 0.0]])
     counts = np.concatenate([counts, [0.5, 0.5, 1.0]])
@@ -191,21 +198,50 @@ def worst_case(
     best = outcomes[chosen, torch.arange(outcomes.shape[1])]
     names = tuple(arranged)
     return WorstCase(
-        _estimate(best, seed, resamples),
+        _estimate(best, seed, resamples, shared=any(d.shared for d in arranged.values())),
         next(iter(arranged.values())).index,
         tuple(names[i] for i in chosen.tolist()),
     )
 
 
-def _estimate(outcomes: Bool[Tensor, "n groups"], seed: int, resamples: int) -> Estimate:
-    n = len(outcomes)
+def _estimate(
+    outcomes: Bool[Tensor, "n groups"], seed: int, resamples: int, *, shared: bool
+) -> Estimate:
+    n, groups = outcomes.shape
     means = outcomes.double().mean(dim=1)
     ever_right, ever_wrong = int((means > 0).sum()), int((means < 1).sum())
     constant = bool(((means == 0) | (means == 1)).all())
     if constant or min(ever_right, ever_wrong) < ENOUGH:
         return wilson(float(means.sum()), n)
-    low, high = _percentiles(*_levels(means), n, seed, resamples)
+    if shared and groups > 1:
+        low, high = _crossed([outcomes], [1.0], [True], seed, resamples)
+    else:
+        low, high = _percentiles(*_levels(means), n, seed, resamples)
     return Estimate(float(means.mean()), low, high, n, "bootstrap")
+
+
+def _crossed(
+    tables: list[Bool[Tensor, "n _"]],
+    signs: list[float],
+    shared: list[bool],
+    seed: int,
+    resamples: int,
+) -> tuple[float, float]:
+    """Percentile interval of Σ sign · mean, images resampled in common, the columns of shared weights too."""
+    generator = np.random.default_rng(seed)
+    n = len(tables[0])
+    means = np.zeros(resamples)
+    for start in range(0, resamples, 100):
+        rows = generator.multinomial(n, np.full(n, 1 / n), size=min(100, resamples - start))
+        for table, sign, both in zip(tables, signs, shared, strict=True):
+            columns = table.shape[1]
+            each = rows @ table.double().numpy() / n
+            weight = np.full(columns, 1 / columns)
+            if both:
+                weight = generator.multinomial(columns, weight, size=len(rows)) / columns
+            means[start : start + len(rows)] += sign * (each * weight).sum(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def _levels(values: Float[Tensor, "n"]) -> tuple[np.ndarray, np.ndarray]:

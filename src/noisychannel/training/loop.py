@@ -1,117 +1,294 @@
-"""Plain training: same seed, same threads, same bytes."""
+"""The training loop: the same seed and threads give the same bytes, also after a kill, also on several devices."""
 
 import copy
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from noisychannel import rng
-from noisychannel.errors import expected
+from noisychannel.defenses import learnt_scales
+from noisychannel.errors import UserError, expected
+from noisychannel.training import checkpoint
+from noisychannel.training.adversarial import Adversarial, craft
+from noisychannel.training.checkpoint import Epoch, State
+from noisychannel.training.recipe import Recipe
+from noisychannel.training.schedules import Moment
 from noisychannel.types import Batch
 
-__all__ = ["Progress", "Recipe", "fit"]
+__all__ = ["Fitted", "Tick", "Watch", "train_on"]
 
-Progress = Callable[[int, float], None]
-"""Told after each epoch: its number, from 1, and the mean training loss."""
+Tick = Callable[[int], None]
+"""Told how many training examples have been seen since it was told last."""
+
+_SAVE_SECONDS = 60.0
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class Fitted(NamedTuple):
+    """A trained network in eval mode, and its epochs."""
+
+    network: nn.Module
+    history: tuple[Epoch, ...]
+
+
+def _ignore(_told: object) -> None:
+    """Listen to nothing; a named function, since processes are started with a pickle."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to train: cross-entropy, one-cycle learning rate, shuffled batches of one size.
+class Watch:
+    """What a training tells, and where it keeps what a kill must not lose.
 
     Args:
-        epochs: passes over the examples, ≥ 1.
-        batch_size: examples per step, ≥ 2 (batch norm needs two); a smaller rest is left out of an epoch.
-        learning_rate: its peak, > 0.
-        weight_decay: ≥ 0.
-        optimizer: `sgd` (Nesterov) or `adam` (AdamW).
-        momentum: of SGD, 0 … 1.
-
-    Raises:
-        UserError: a number out of range.
+        tick: told of progress.
+        epoch: told after each epoch.
+        scratch: folder of the state to go on from; None: a killed training starts anew.
+        logs: folder of TensorBoard event files; None: none.
     """
 
-    version: ClassVar[int] = 1
-    epochs: int = 15
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    weight_decay: float = 5e-4
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    momentum: float = 0.9
-
-    def __post_init__(self) -> None:
-        checks = (
-            ("epochs", "a whole number ≥ 1", self.epochs, self.epochs >= 1),
-            ("batch_size", "a whole number ≥ 2", self.batch_size, self.batch_size >= 2),
-            ("learning_rate", "a number > 0", self.learning_rate, self.learning_rate > 0),
-            ("weight_decay", "a number ≥ 0", self.weight_decay, self.weight_decay >= 0),
-            ("momentum", "a number in 0 … 1", self.momentum, 0 <= self.momentum < 1),
-            ("optimizer", "sgd or adam", self.optimizer, self.optimizer in ("sgd", "adam")),
-        )
-        for name, wanted, got, fine in checks:
-            if not fine:
-                raise expected(name, wanted, got)
+    tick: Tick = _ignore
+    epoch: Callable[[Epoch], None] = _ignore
+    scratch: Path | None = None
+    logs: Path | None = None
 
 
-def fit(
-    module: nn.Module, batch: Batch, recipe: Recipe, *, progress: Progress | None = None
-) -> nn.Module:
-    """A trained copy of a network, in eval mode; the network itself is untouched.
+def train_on(fabric: Any, module: nn.Module, batch: Batch, recipe: Recipe, watch: Watch) -> Fitted:
+    """Train within a launched Fabric; each of its processes sees its share of every batch.
 
-    All randomness (order of examples, noise layers, dropout) is named by the caller's `rng.root`.
-
-    Args:
-        module: takes pixels in [0, 1], gives logits.
-        batch: the training examples.
-        recipe: how.
-        progress: told after each epoch.
-
-    Raises:
-        UserError: fewer examples than two.
+    All randomness (order, crops, noise layers, dropout) is named by the caller's `rng.root` and the
+    step, so a training that goes on from `watch.scratch` gives the bytes of one that was never stopped.
     """
-    if len(batch) < 2:
-        raise expected("training examples", "at least 2", len(batch))
-    model = copy.deepcopy(module).train().requires_grad_(requires_grad=True)
-    size = min(recipe.batch_size, len(batch))
-    steps = len(batch) // size
-    optimizer, schedule = _optimizer(model, recipe, steps)
-    order = rng.generator("train", "order")
-    for epoch in range(recipe.epochs):
-        shuffled = torch.randperm(len(batch), generator=order).to(batch.x.device)
-        total = torch.zeros((), device=batch.x.device)
-        for step, rows in enumerate(shuffled[: steps * size].split(size)):
-            part = batch.rows(rows)
-            stream = rng.Stream("train", part.index, step=epoch * steps + step)
-            with rng.bracket(stream), rng.torch_seeded(stream.named("torch")):
-                loss = functional.cross_entropy(model(part.x), part.y)
-                optimizer.zero_grad()
-                loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.detach()
-        if progress is not None:
-            progress(epoch + 1, float(total) / steps)
-    return model.eval()
+    training = _Training(fabric, module, batch, recipe)
+    state = training.resume(watch.scratch)
+    watch.tick(state.step * training.size)
+    saved = time.monotonic()
+    with _logger(watch.logs if fabric.is_global_zero else None) as log:
+        while not training.over(state):
+            state, finished = training.step(state)
+            watch.tick(training.size)
+            if finished:
+                watch.epoch(state.history[-1])
+                log(state.history[-1])
+            late = finished or time.monotonic() - saved > _SAVE_SECONDS
+            if watch.scratch is not None and late and fabric.is_global_zero:
+                checkpoint.save(watch.scratch, training.model, training.optimizer, state)
+                saved = time.monotonic()
+    return training.result(state)
 
 
-def _optimizer(
-    model: nn.Module, recipe: Recipe, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    optimizer: torch.optim.Optimizer
+class _Training:
+    """Model, optimiser and data of one training; `step` is the whole of its behaviour."""
+
+    def __init__(self, fabric: Any, module: nn.Module, batch: Batch, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.batch, self.held_out = _held_out(batch, recipe.validation)
+        if len(self.batch) < 2:
+            raise expected("training examples", "at least 2", len(self.batch))
+        self.size = min(recipe.batch_size, len(self.batch))
+        self.share = slice(fabric.global_rank, None, fabric.world_size)
+        if self.size % fabric.world_size:
+            raise expected("batch_size", f"a multiple of {fabric.world_size} devices", self.size)
+        self.steps = len(self.batch) // self.size
+        self.model = copy.deepcopy(module).requires_grad_(requires_grad=True)
+        if batch.x.ndim == 4:
+            self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.fabric = fabric
+        optimizer = _optimizer(self.model, recipe)
+        self.parallel, self.optimizer = fabric.setup(self.model, optimizer)
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def resume(self, scratch: Path | None) -> State:
+        """What was saved, or the beginning."""
+        state = State()
+        if scratch is not None:
+            state = checkpoint.load(scratch, self.model, self.optimizer.optimizer)
+        self._train_mode()
+        return state
+
+    def over(self, state: State) -> bool:
+        """Whether all epochs are done, or the accuracy asked for is reached."""
+        stop = self.recipe.stop_at
+        last = state.history[-1].validation if state.history else None
+        reached = stop is not None and last is not None and last >= stop
+        return reached or state.step >= self.steps * self.recipe.epochs
+
+    def step(self, state: State) -> tuple[State, bool]:
+        """One batch; with the last of an epoch, its summary."""
+        epoch = state.step // self.steps
+        rate = self._rate(state)
+        part = self.batch.rows(self._rows(epoch, state.step % self.steps))
+        stream = rng.Stream("train", part.index, step=state.step)
+        x = self._seen(part.x, stream, epoch)
+        with rng.torch_seeded(stream.named("torch")):
+            loss = self._loss(x, part.y, stream, epoch)
+            self.optimizer.zero_grad()
+            self.fabric.backward(loss)
+        self.optimizer.step()
+        # Over all devices, so that each knows the whole, and one saved state serves them all.
+        shared = float(self.fabric.all_reduce(loss.detach()))
+        state = state._replace(step=state.step + 1, total=state.total + shared)
+        if state.step % self.steps:
+            return state, False
+        return self._epoch_over(state, epoch + 1, rate), True
+
+    def result(self, state: State) -> Fitted:
+        """The network whose weights the recipe keeps."""
+        if self.recipe.keep == "best" and state.best is not None:
+            self.model.load_state_dict(state.best)
+        network = self.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        return Fitted(network.eval(), state.history)
+
+    def _rate(self, state: State) -> float:
+        losses = tuple(e.loss for e in state.history)
+        at = Moment(state.step, self.steps, self.recipe.epochs, losses)
+        rate = self.recipe.learning_rate * self.recipe.schedule.factor(at)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _rows(self, epoch: int, number: int) -> Tensor:
+        if self._order[0] != epoch:
+            named = rng.generator("train", f"order of epoch {epoch}")
+            order = torch.randperm(len(self.batch), generator=named)
+            self._order = (epoch, order.to(self.batch.x.device))
+        return self._order[1][number * self.size : (number + 1) * self.size][self.share]
+
+    def _seen(self, x: Tensor, stream: rng.Stream, epoch: int) -> Tensor:
+        """The images as the network is shown them: augmented, then through the channel."""
+        recipe = self.recipe
+        if recipe.augment is not None:
+            x = recipe.augment(x, stream, epoch / recipe.epochs)
+        with torch.no_grad(), rng.bracket(stream.named("channel")):
+            return recipe.channel(x)
+
+    def _loss(self, x: Tensor, y: Tensor, stream: rng.Stream, epoch: int) -> Tensor:
+        how = self.recipe.adversarial
+        if how is None or epoch < how.start_epoch:
+            with rng.bracket(stream):
+                return self._cross_entropy(self.parallel(x), y)
+        return self._mixed_loss(x, y, stream, how)
+
+    def _mixed_loss(self, x: Tensor, y: Tensor, stream: rng.Stream, how: Adversarial) -> Tensor:
+        half = len(x) // 2
+        clean = slice(None) if how.paired else slice(0, half)
+        attacked = slice(None) if how.paired else slice(half, None)
+        named = rng.Stream("train", stream.index[attacked], stream.step, part="adversarial")
+        found = craft(self.model, x[attacked], y[attacked], how, named)
+        with rng.bracket(named):
+            loss = how.mix * self._cross_entropy(self.parallel(found), y[attacked])
+        if how.mix < 1:
+            with rng.bracket(rng.Stream("train", stream.index[clean], stream.step)):
+                plain = self._cross_entropy(self.parallel(x[clean]), y[clean])
+            loss = loss + (1 - how.mix) * plain
+        return loss
+
+    def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing)
+
+    def _epoch_over(self, state: State, epoch: int, rate: float) -> State:
+        loss = state.total / self.steps
+        if not loss < float("inf"):
+            raise UserError(
+                f"training: expected a finite loss, got {loss} in epoch {epoch}; "
+                "lower the learning rate"
+            )
+        # Batch norm's statistics may differ between devices; all must stop where the first one does.
+        accuracy = None if self.held_out is None else self.fabric.broadcast(self._accuracy())
+        known = [e.validation for e in state.history if e.validation is not None]
+        best = state.best
+        if (
+            self.recipe.keep == "best"
+            and accuracy is not None
+            and accuracy > max(known, default=-1)
+        ):
+            best = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+        done = Epoch(epoch, loss, rate, accuracy)
+        return state._replace(total=0.0, history=(*state.history, done), best=best)
+
+    def _accuracy(self) -> float:
+        held_out = self.held_out
+        assert held_out is not None
+        self.model.eval()
+        right = 0
+        with torch.no_grad():
+            for start in range(0, len(held_out), 512):
+                part = held_out.rows(slice(start, start + 512))
+                stream = rng.Stream("train", part.index, part="validation")
+                with rng.bracket(stream), rng.torch_seeded(stream.named("torch")):
+                    logits = self.model(self.recipe.channel(part.x))
+                right += int((logits.argmax(dim=1) == part.y).sum())
+        self._train_mode()
+        return right / len(held_out)
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        if self.recipe.freeze_norm:
+            for module in self.model.modules():
+                if isinstance(module, _BATCH_NORMS):
+                    module.eval()
+
+
+def _held_out(batch: Batch, count: int) -> tuple[Batch, Batch | None]:
+    """Training examples without, and with, the `count` that a named shuffle holds out."""
+    if not count:
+        return batch, None
+    if count > len(batch) - 2:
+        raise expected("validation", f"at most {len(batch) - 2} of {len(batch)} examples", count)
+    order = torch.randperm(len(batch), generator=rng.generator("train", "held out"))
+    chosen, rest = order[:count].sort().values, order[count:].sort().values
+    device = batch.x.device
+    return batch.rows(rest.to(device)), batch.rows(chosen.to(device))
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Weight decay on all but learnt noise scales: it would shrink the noise, whatever the loss says."""
+    scales = learnt_scales(model)
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if (n in scales) == learnt],
+         "weight_decay": 0.0 if learnt else recipe.weight_decay}
+        for learnt in (False, True)
+    ]  # fmt: skip
+    groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(
-            model.parameters(), rate, recipe.momentum, weight_decay=decay,
-            nesterov=recipe.momentum > 0,
-        )  # fmt: skip
-    else:
-        optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=decay)
-    total = recipe.epochs * steps
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=total + 1, cycle_momentum=False
-    )
-    return optimizer, cycle
+        momentum = recipe.momentum
+        return torch.optim.SGD(groups, recipe.learning_rate, momentum, nesterov=momentum > 0)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, recipe.learning_rate)
+
+
+@contextmanager
+def _logger(folder: Path | None) -> Generator[Callable[[Epoch], None]]:
+    """Writes epochs to a TensorBoard event file; closed after, since its own thread would outlive the process."""
+    if folder is None:
+        yield _ignore
+        return
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+
+    try:
+        logger = TensorBoardLogger(folder, name="", version="")
+    except ModuleNotFoundError:
+        warnings.warn(
+            "training: no logs are written, since tensorboardX is not installed; "
+            "pip install tensorboardX",
+            stacklevel=2,
+        )
+        yield _ignore
+        return
+
+    def log(epoch: Epoch) -> None:
+        found = {"loss": epoch.loss, "learning_rate": epoch.rate, "validation": epoch.validation}
+        logger.log_metrics({n: v for n, v in found.items() if v is not None}, epoch.epoch)
+        logger.save()
+
+    try:
+        yield log
+    finally:
+        logger.finalize("over")

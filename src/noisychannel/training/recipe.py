@@ -1,0 +1,123 @@
+"""How to train, in numbers."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from noisychannel.channels import Identity
+from noisychannel.errors import expected
+from noisychannel.training.adversarial import Adversarial
+from noisychannel.training.augment import Augment
+from noisychannel.training.schedules import OneCycle, Plateau, Schedule, Steps
+from noisychannel.types import Channel
+
+__all__ = ["AUTHORS_FCN", "AUTHORS_RESNET18", "AUTHORS_RESNET20", "FAST_RESNET20", "Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Cross-entropy on shuffled batches of one size, behind a channel if there is one.
+
+    Args:
+        epochs: passes over the examples, ≥ 1.
+        batch_size: examples per step over all devices, ≥ 2 (batch norm needs two); a smaller rest
+            is left out of an epoch.
+        learning_rate: its peak, > 0.
+        weight_decay: ≥ 0; learnt noise scales have none.
+        optimizer: `sgd` (Nesterov), `adam` (decay added to the gradient) or `adamw`.
+        momentum: of SGD, 0 … 1.
+        schedule: the learning rate over the steps.
+        label_smoothing: share of the target spread over all classes, 0 … 1.
+        augment: random crops and flips; None: images as they are.
+        channel: what the network sees its training images through.
+        adversarial: adversarial examples in the mix; None: none.
+        validation: training examples held out to watch the accuracy, ≥ 0; never of the test set.
+        keep: the weights of the `last` epoch, or of the `best` on the held-out examples.
+        stop_at: stop after the first epoch with this accuracy on the held-out examples.
+        freeze_norm: whether batch norm keeps its statistics (fine-tuning, several devices).
+
+    Raises:
+        UserError: a number out of range, or a choice by held-out examples where none are.
+    """
+
+    version: ClassVar[int] = 2
+    epochs: int = 15
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = 0.9
+    schedule: Schedule = OneCycle()
+    label_smoothing: float = 0.0
+    augment: Augment | None = None
+    channel: Channel = Identity()
+    adversarial: Adversarial | None = None
+    validation: int = 0
+    keep: Literal["last", "best"] = "last"
+    stop_at: float | None = None
+    freeze_norm: bool = False
+
+    def __post_init__(self) -> None:
+        smooth, stop = self.label_smoothing, self.stop_at
+        checks = (
+            ("epochs", "a whole number ≥ 1", self.epochs, self.epochs >= 1),
+            ("batch_size", "a whole number ≥ 2", self.batch_size, self.batch_size >= 2),
+            ("learning_rate", "a number > 0", self.learning_rate, self.learning_rate > 0),
+            ("weight_decay", "a number ≥ 0", self.weight_decay, self.weight_decay >= 0),
+            ("momentum", "a number in 0 … 1", self.momentum, 0 <= self.momentum < 1),
+            ("label_smoothing", "a number in 0 … 1", smooth, 0 <= smooth < 1),
+            ("validation", "a whole number ≥ 0", self.validation, self.validation >= 0),
+            ("stop_at", "a number in (0, 1]", stop, stop is None or 0 < stop <= 1),
+            ("keep", "last or best", self.keep, self.keep in ("last", "best")),
+            ("optimizer", "sgd, adam or adamw", self.optimizer,
+             self.optimizer in ("sgd", "adam", "adamw")),
+        )  # fmt: skip
+        for name, wanted, got, fine in checks:
+            if not fine:
+                raise expected(name, wanted, got)
+        if not self.validation and (self.keep == "best" or stop is not None):
+            raise expected("validation", "examples held out, since keep or stop_at need them", 0)
+
+
+FAST_RESNET20 = Recipe(
+    epochs=12,
+    batch_size=128,
+    learning_rate=0.2,
+    weight_decay=5e-4,
+    schedule=OneCycle(0.2),
+    augment=Augment(),
+)
+"""For hours rather than days on a CPU: one cycle of Nesterov SGD."""
+
+AUTHORS_RESNET20 = Recipe(
+    epochs=160,
+    batch_size=128,
+    learning_rate=0.1,
+    weight_decay=3e-4,
+    schedule=Steps((80, 120)),
+    augment=Augment(),
+    validation=5000,
+    keep="best",
+)
+"""The authors' ResNet-20 (details §5). Differs: 1. the best epoch is chosen on held-out training
+images, not on the test set."""
+
+AUTHORS_RESNET18 = Recipe(
+    epochs=350,
+    batch_size=32,
+    learning_rate=0.01,
+    weight_decay=5e-4,
+    schedule=Plateau(10),
+    augment=Augment(),
+)
+"""The authors' ResNet-18 (details §5). Differs: 1. the last epoch is kept, not the one of least training loss;
+2. SGD's momentum is Nesterov's."""
+
+AUTHORS_FCN = Recipe(
+    epochs=1000,
+    batch_size=32,
+    learning_rate=1e-3,
+    weight_decay=1e-4,
+    optimizer="adam",
+    schedule=Plateau(50),
+)
+"""The authors' network for time series (details §5)."""
