@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from noisychannel import rng
 from noisychannel.channels import Gauss
+from noisychannel.defenses import PNI, Defense, ParamNet, answers
 from noisychannel.errors import CheckpointError, UserError
 from noisychannel.networks import (
     AUTHORS_NAMES,
@@ -27,8 +28,10 @@ from noisychannel.networks import (
     prepare,
 )
 from noisychannel.networks.spec import rename
+from noisychannel.objectives import CrossEntropy
 from noisychannel.spec import canonical, key
-from noisychannel.types import Network
+from noisychannel.threats import DefenseView, adaptive
+from noisychannel.types import Batch, Network
 
 EVERY = pytest.mark.parametrize("network", NETWORKS, ids=lambda n: type(n).__name__)
 
@@ -420,6 +423,38 @@ def test_stranger_says_whether_it_is_random() -> None:
         True,
         True,
     )
+
+
+class NoisyWeightsStranger(Stranger):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.linear.weight + 0.1 * torch.randn_like(self.linear.weight)
+        return nn.functional.linear(x.flatten(1), weight)
+
+
+@pytest.mark.parametrize(
+    ("module", "weights"),
+    [
+        (Stranger(), "fixed"),
+        (RandomStranger(), "fixed"),
+        (KeyedStranger(), "fixed"),
+        (NoisyWeightsStranger(), "shared"),
+        (ParamNet(0.1)(Stranger(), SHAPE), "shared"),
+        (PNI()(nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), SHAPE), "shared"),
+        (ParamNet(0.1, sharing="own")(Stranger(), SHAPE), "fixed"),
+    ],
+)
+def test_a_stranger_s_weights_are_shared_where_a_pass_has_one_draw(
+    module: nn.Module, weights: str
+) -> None:
+    network = Foreign(module.eval(), SHAPE)
+    assert network.weights == weights
+    # Each can be asked for several draws; those of shared weights pass by pass.
+    batch = Batch(torch.rand(3, *SHAPE), torch.zeros(3).long(), torch.arange(3))
+    with rng.root("several draws"):
+        said = answers(Defense(network), network.build(), batch.x, batch, "scoring", 4).logits
+        view = DefenseView(adaptive(Defense(network), draws=3))
+        view.query(batch.x, batch, CrossEntropy(), torch.arange(3))
+    assert len(said.unique(dim=0)) == (4 if network.stochastic else 1)
 
 
 def changed_weight() -> Stranger:

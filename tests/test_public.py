@@ -12,6 +12,7 @@ import pytest
 
 # Another name in a room is a promise to keep, one less a promise broken: change both here and in the CHANGELOG.
 PUBLIC = {
+    "arithmetic": "settled",
     "attacks": "ATTACKS CarliniWagner DDN Minimise PGD",
     "audit": "Outcome Request Rung SETTINGS cells outcome render target terminal_table",
     "channels": "CD CHANNELS Chain Clip FC Gauss Identity Laplace SVD Uniform parse_channel straight_through",
@@ -24,7 +25,7 @@ PUBLIC = {
     ),
     "engine": (
         "Craft Execution Measure Plan Store Task Tick Train Trained adversarials history key_of plan run serial"
-        " table"
+        " table trainings"
     ),
     "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected",
     "experiments": "Cell Claim EXPERIMENTS Experiment Result Scale Setting read setting",
@@ -45,14 +46,17 @@ PUBLIC = {
     "spec": "Fingerprinted canonical describe key",
     "threats": "Averaged DefenseView Threat adaptive assumes non_adaptive",
     "training": (
-        "AUTHORS_FCN AUTHORS_RESNET18 AUTHORS_RESNET20 Adversarial Augment Epoch FAST FAST_RESNET20 Fitted"
-        " OneCycle Plateau Recipe SCHEDULES Schedule Steps Tick Watch fit"
+        "AUTHORS_FCN AUTHORS_RESNET18 AUTHORS_RESNET20 AUTHORS_VGG16 Adversarial Augment Epoch FAST FAST_RESNET20"
+        " Fitted OneCycle Plateau Recipe SCHEDULES Schedule Steps Tick Watch fit"
     ),
     "types": (
         "Adversarials Attack Backward Batch Channel Cost Goal Gradient Images Labels Logits Network Objective"
         " PerExample Query Sharing Status Trial View"
     ),
-    "zoo": "Card PRESETS Preset clean_measure has_weights network preset shelf train with_weights write_card",
+    "zoo": (
+        "Card PRESETS Preset check_place clean_measure defense has_weights network preset shelf train with_weights"
+        " write_card"
+    ),
 }
 
 

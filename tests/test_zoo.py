@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from noisychannel import rng, zoo
+from noisychannel.channels import CD, Identity
 from noisychannel.cli import main
-from noisychannel.data import DataSpec
+from noisychannel.data import DataSpec, series_range
 from noisychannel.defenses import Defense, Operated, RobustNet, altered, answers
 from noisychannel.errors import UserError
-from noisychannel.networks import Checkpoint, SmallNet
+from noisychannel.networks import FCN, Checkpoint, Foreign, SmallNet
 from noisychannel.noise import GaussLaw, UniformLaw
 from noisychannel.spec import key
-from noisychannel.zoo import shelf as shelf_room
+from noisychannel.zoo import resolve
 
 LIGHT = [p for p in zoo.PRESETS if p.name.startswith(("digits", "ecg5000", "svhn"))]
 SHIPPED = [p for p in zoo.PRESETS if zoo.has_weights(p.name)]
@@ -76,6 +78,22 @@ def test_recipes_are_the_authors() -> None:
     assert all(p.recipe.keep == "last" or p.recipe.validation > 0 for p in zoo.PRESETS)
 
 
+def test_a_network_is_scored_behind_the_channel_it_was_trained_with() -> None:
+    chosen = zoo.preset("cifar10/resnet18-cd-32")
+    assert zoo.clean_measure(zoo.train(chosen), chosen).defense.channel == CD(values=32)
+    plain = zoo.preset("cifar10/plain")
+    assert zoo.clean_measure(zoo.train(plain), plain).defense.channel == Identity()
+
+
+def test_the_ecg_network_undoes_the_map_to_the_unit_interval() -> None:
+    if not (root := os.environ.get("NOISYCHANNEL_DATA")) or not (Path(root) / "ucr").is_dir():
+        pytest.skip("NOISYCHANNEL_DATA has no ucr")
+    network, raw = zoo.preset("ecg5000/plain").network, series_range("ucr/ECG5000")
+    assert isinstance(network, FCN)
+    assert network.mean == pytest.approx((-raw.low / (raw.high - raw.low),), abs=1e-5)
+    assert network.std == pytest.approx((1 / (raw.high - raw.low),), abs=1e-6)
+
+
 @pytest.mark.parametrize("chosen", LIGHT, ids=lambda p: p.name)
 def test_networks_build_and_answer(chosen: zoo.Preset) -> None:
     module = chosen.network.build()
@@ -117,12 +135,17 @@ def test_train_makes_weights_and_card(
     assert "--epochs 2" in page
     assert list((tmp_path / "one/logs").rglob("events.out.tfevents*"))
 
+    with pytest.raises(
+        UserError, match=r"output: expected an empty folder .* holds another training"
+    ):
+        zoo.check_place(folder, zoo.train(zoo.preset("digits/plain")))
+
     call("two", "again")  # from nothing: the same bytes
     assert (tmp_path / "again/digits/robustnet/weights.safetensors").read_bytes() == weights
 
-    monkeypatch.setattr(shelf_room, "shelf", lambda: tmp_path / "zoo")
+    monkeypatch.setattr(resolve, "shelf", lambda: tmp_path / "zoo")
     network = zoo.network("digits/robustnet")
-    assert _rate(Defense(network), DataSpec("digits", "test"), 20) == pytest.approx(
+    assert _rate(Defense(network), DataSpec("digits", "test"), 10) == pytest.approx(
         facts["clean_accuracy"]["value"], abs=0.02
     )
 
@@ -131,8 +154,9 @@ def test_weights_only_for_networks_of_ours(tmp_path: Path) -> None:
     assert zoo.with_weights(SmallNet(), tmp_path / "w") == replace(
         SmallNet(), checkpoint=Checkpoint(str(tmp_path / "w"))
     )
-    with pytest.raises(UserError, match="weights: expected a network of ours, got Defense"):
-        zoo.with_weights(Defense(SmallNet()), tmp_path)  # type: ignore[arg-type]
+    stranger = Foreign(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), (1, 8, 8))
+    with pytest.raises(UserError, match="weights: expected a network of ours, got Foreign"):
+        zoo.with_weights(stranger, tmp_path)
 
 
 @pytest.mark.parametrize("chosen", SHIPPED, ids=lambda p: p.name)

@@ -141,7 +141,7 @@ def shared_normal(like: Tensor) -> Tensor:
     that one draw is one network whatever batch it is shown.
 
     Raises:
-        ValueError: the open stream holds several draws, which need a network each.
+        ValueError: the open stream holds several draws or steps, which need a network each.
     """
     opened = _open.get()
     if opened is None:
@@ -149,9 +149,12 @@ def shared_normal(like: Tensor) -> Tensor:
     stream = opened.stream
     if len(stream.draws) != 1:
         raise ValueError(f"noise shared by a pass was asked for {len(stream.draws)} draws at once")
-    step = stream.step if isinstance(stream.step, int) else int(stream.step.flatten()[0])
+    if not isinstance(stream.step, int):
+        raise ValueError(  # noqa: TRY004  # a tensor of steps is a right type elsewhere
+            "noise shared by a pass was asked for a step of each example's own"
+        )
     nobody = torch.zeros(1, dtype=torch.long, device=like.device)
-    one = Stream(stream.role, nobody, step, stream.draws, f"{stream.part}/shared")
+    one = Stream(stream.role, nobody, stream.step, stream.draws, f"{stream.part}/shared")
     return _blocks(like[None], one.keys(opened.next_site()), _box_muller)[0]
 
 
@@ -185,7 +188,12 @@ def torch_seeded(stream: Stream) -> Generator[None]:
     first = int(stream.keys(0)[0])
     devices = [stream.index.device] if stream.index.is_cuda else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(first & ((1 << 63) - 1))
+        seed = first & ((1 << 63) - 1)
+        # Not torch.manual_seed, which would seed every GPU, the caller's own draws there included.
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 

@@ -140,6 +140,10 @@ class DefenseView:
     ) -> Query:
         """Objective, gradient and margin at x, over the threat's draws (one, if nothing is random)."""
         draws = self.threat.draws if self.stochastic else 1
+        if self.threat.assumed.network.weights == "shared":
+            step = len(
+                self._log
+            )  # one network for all: examples with clocks of their own ask together
         stream = rng.Stream("attacked-defense", batch.index, step, range(draws))
         chunks = list(chunks_of(draws, self._draws_at_once(len(x))))
         whole = len(chunks) == 1 or self.threat.averaged == "mean_loss"

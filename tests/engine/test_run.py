@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from noisychannel.attacks import DDN, PGD
 from noisychannel.channels import FC, Gauss
 from noisychannel.data import DataSpec, from_arrays
 from noisychannel.decision import Vote
-from noisychannel.defenses import Defense
+from noisychannel.defenses import PNI, Defense, Operated
 from noisychannel.engine import (
     Craft,
     Execution,
@@ -98,6 +99,22 @@ def test_needs_come_first_and_once() -> None:
     assert set(keys) == {key_of(t) for t in [TRAIN, *crafts, *measures, Measure(DATA, trained)]}
     assert plan([]).tasks == ()
     assert plan(wanted).work == sum(t.work for t in tasks)
+
+
+def test_a_training_begins_from_another_s_weights(tmp_path: Path) -> None:
+    noisy = replace(TRAIN, network=Operated(TRAIN.network, PNI()), start=TRAIN)
+    assert key_of(noisy) != key_of(replace(noisy, start=None))
+    still = replace(noisy, recipe=Recipe(epochs=1, batch_size=20, learning_rate=1e-30))
+    store = made(tmp_path, still)
+    first, after = (
+        safetensors.torch.load(store.read(key_of(t), "weights.safetensors")) for t in (TRAIN, still)
+    )
+    assert first.keys() <= after.keys()
+    assert all(name.endswith("alpha_w") for name in after.keys() - first.keys())
+    assert torch.equal(first["classifier.weight"], after["classifier.weight"])
+    other = replace(TRAIN, network=SmallNet(width=3), start=TRAIN)
+    with pytest.raises(UserError, match="start: expected a training of the same network"):
+        made(tmp_path, other)
 
 
 def test_resuming_is_plan_minus_store(tmp_path: Path) -> None:

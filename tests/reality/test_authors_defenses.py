@@ -73,7 +73,7 @@ def test_random_networks_over_all_of_cifar10(
 def test_svhn_networks_on_derived_digits(
     name: str, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    draws = 10 if authors_network(name).stochastic else 1
+    draws = 3 if authors_network(name).stochastic else 1
     data = DataSpec("svhn_gray", "test")
     found = measured(name, data, draws, Store(tmp_path_factory.mktemp("runs")))
     with capsys.disabled():

@@ -19,7 +19,7 @@ from noisychannel.defenses import PNI, RobustNet, Surgery, learnt_scales
 from noisychannel.errors import UserError
 from noisychannel.networks import SmallNet
 from noisychannel.spec import key
-from noisychannel.training import Epoch, Fitted, Recipe, Steps, Watch, fit
+from noisychannel.training import FAST, Adversarial, Epoch, Fitted, Recipe, Steps, Watch, fit
 from noisychannel.types import Batch, Channel
 
 SHORT = Recipe(epochs=1, batch_size=64)
@@ -259,6 +259,9 @@ def test_a_loss_that_is_no_number_is_a_sentence() -> None:
         (lambda: Recipe(batch_size=1), "batch_size: expected a whole number ≥ 2, got 1"),
         (lambda: Recipe(learning_rate=0.0), "learning_rate: expected a number > 0, got 0.0"),
         (lambda: Recipe(weight_decay=-1.0), "weight_decay: expected a number ≥ 0, got -1.0"),
+        (lambda: Recipe(epochs=5, adversarial=Adversarial()),
+         "start_epoch: expected below the 5 epochs, or no adversarial example is ever made, got 5"),
+        (lambda: Recipe(channel=CD(4), adversarial=FAST), "channel: expected none beside adversarial"),
         (lambda: Recipe(momentum=1.0), "momentum: expected a number in 0 … 1, got 1.0"),
         (lambda: Recipe(label_smoothing=1.0), "label_smoothing: expected a number in 0 … 1, got 1.0"),
         (lambda: Recipe(keep="best"),

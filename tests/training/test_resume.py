@@ -160,7 +160,8 @@ def test_a_damaged_state_is_no_state(harm: Callable[[bytes], bytes], tmp_path: P
     saved = tmp_path / SAVED
     saved.write_bytes(harm(saved.read_bytes()))
     done: list[int] = []
-    fitted = trained(make, recipe, Watch(done.append, scratch=tmp_path))
+    with pytest.warns(UserWarning, match="is damaged; it begins anew"):
+        fitted = trained(make, recipe, Watch(done.append, scratch=tmp_path))
     assert done == [0] + [16] * 6  # anew
     assert all_of(fitted) == all_of(trained(make, recipe))
 

@@ -23,7 +23,7 @@ SETTINGS = {
 """Threat settings from the weakest to the strongest, each with what the attacker knows."""
 
 SHARED_DRAWS = 20
-"""Draws of shared weights that a score needs: their errors are correlated, and fewer tell too little."""
+"""Decisions on draws of shared weights that a score needs: their errors are correlated, and fewer tell too little."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def cells(request: Request) -> tuple[Cell, ...]:
     """Everything that is to be measured, in parts of `request.part` examples."""
     # Twice what one decision takes: worst cases are chosen on one half of the draws, scored on the other.
     random, shared = request.defense.stochastic, request.defense.network.weights == "shared"
-    least = 2 * max(request.defense.rule.draws, SHARED_DRAWS if shared else 1)
+    least = 2 * request.defense.rule.draws * (SHARED_DRAWS if shared else 1)
     draws = max(request.scoring, least) if random else 1
 
     def measured(threat: Threat | None, attack: Attack | None) -> tuple[Measure, ...]:

@@ -38,7 +38,7 @@ def target(text: str, data: Dataset, network: Callable[[], Network], decision: D
         UserError: a file or function that is not there, or what it returns is no defense.
     """
     if text.startswith("zoo:"):
-        return Defense(zoo.network(text.removeprefix("zoo:")), decision=decision)
+        return replace(zoo.defense(text.removeprefix("zoo:")), decision=decision)
     if ".py" not in text:
         return Defense(network(), parse_channel(text), decision)
     made = _call(text)

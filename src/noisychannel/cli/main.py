@@ -27,7 +27,7 @@ from noisychannel.cli.train import train
 from noisychannel.data import DataSpec
 from noisychannel.decision import DECISIONS, parse_decision
 from noisychannel.defenses import DEFENSES
-from noisychannel.engine import Execution, Store, Trained, plan
+from noisychannel.engine import Execution, Store, plan, trainings
 from noisychannel.errors import MissingArtifact, UserError
 from noisychannel.experiments import EXPERIMENTS, Experiment, setting
 from noisychannel.experiments.page import render
@@ -114,9 +114,9 @@ def audit(
         )
 
     requests = tuple(request(text) for text in targets)
-    for behind in (r.defense.network for r in requests):
-        if not isinstance(behind, Trained):
-            behind.build()  # a checkpoint that does not fit is said before the work
+    for behind in (r.defense for r in requests):
+        if not trainings(behind):
+            behind.network.build()  # a checkpoint that does not fit is said before the work
     results = Store(store)
     run_with_bar([m for r in requests for c in audits.cells(r) for m in c.measures], results)
     outcomes = tuple(audits.outcome(r, results) for r in requests)

@@ -27,7 +27,7 @@ def train(
     epochs: Annotated[int, _EPOCHS] = 0,
     seed: Annotated[int, typer.Option(help="Root of all draws.")] = 0,
     devices: Annotated[int, _DEVICES] = 1,
-    output: Annotated[Path, _OUTPUT] = Path("zoo"),
+    output: Annotated[Path, _OUTPUT] = Path("trained"),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
     threads: ThreadsOption = 2,
@@ -42,6 +42,7 @@ def train(
     arguments.writable(output)
     _ = chosen.train.size, chosen.test.size  # what is wrong with the data is said before the work
     task = zoo.train(chosen, seed, devices, how)
+    zoo.check_place(output / chosen.name, task)
     measure = zoo.clean_measure(task, chosen)
     results = Store(store)
     run_with_bar([measure], results)

@@ -36,7 +36,7 @@ class RobustNet:
         init_at: the convolution, in the order in which they fire, that counts as the image's. The
             authors' VGG gives `init` to its second (1) and `inner` to the image (details §4).
         exceptions: pairs (pattern of layer names, law) that override the two, such as
-            `AUTHORS_FIRST_BLOCKS`.
+            `AUTHORS_FIRST_BLOCKS`; with None as law the layer is left as it is.
 
     Noise is in units of the layer's input: behind a normalising first layer, in normalised pixels.
 
@@ -94,11 +94,13 @@ class RobustNet:
                     break
             return None if law is None else NoisyInput(law, self.when, self.learnt)
 
-        noisy = operate(module, choose, shape)
+        # A layer without noise need not be one that can be operated.
+        skip = tuple(pattern for pattern, law in self.exceptions if law is None)
+        noisy = operate(module, choose, shape, skip=skip)
         if self.init is not None and self.init_at >= len(names):
             raise expected("init_at", f"one of the {len(names)} convolutions, from 0", self.init_at)
-        for pattern, _ in self.exceptions:
-            if not any(re.match(pattern, name) for name in names):
+        for pattern, law in self.exceptions:
+            if law is not None and not any(re.match(pattern, name) for name in names):
                 wanted = f"patterns of convolutions such as {names[0]}"
                 raise expected("exceptions", wanted, repr(pattern))
         return noisy

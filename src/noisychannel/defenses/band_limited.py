@@ -40,6 +40,7 @@ class BandLimited:
             gives 4 times the map. That is several times slower, and closer to the rate on small
             maps, where k is a coarse choice: of an 8 × 8 map and a 3 × 3 filter at 80 %, `fast`
             (N = 12) keeps 33 % of the spectrum and `authors` (N = 32) 22 %.
+        skip: patterns of names of convolutions that are left alone.
 
     Raises:
         UserError: compression outside 0 … 100, another size, or a network without convolutions.
@@ -52,6 +53,7 @@ class BandLimited:
     version: ClassVar[int] = 1
     compression: float = 80.0
     size: Size = "fast"
+    skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.compression <= 100:
@@ -76,7 +78,7 @@ class BandLimited:
     def __call__(self, module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
         """A copy of the network whose convolutions are band-limited."""
         effect = SpectralLayer(self)
-        return operate(module, lambda _site: effect, shape)
+        return operate(module, lambda _site: effect, shape, skip=self.skip)
 
 
 @dataclass(frozen=True)

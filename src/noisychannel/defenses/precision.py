@@ -27,6 +27,7 @@ class HalfPrecision:
     Args:
         dtype: `float16` (11 significant bits; |v| ≥ 65520 becomes infinite) or `bfloat16` (8
             significant bits, the range of float32).
+        skip: patterns of names of layers that are left alone.
 
     Raises:
         UserError: another dtype.
@@ -38,6 +39,7 @@ class HalfPrecision:
 
     version: ClassVar[int] = 1
     dtype: HalfType = "float16"
+    skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float16", "bfloat16"):
@@ -60,7 +62,7 @@ class HalfPrecision:
     def __call__(self, module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
         """A copy of the network whose convolutions and linear layers round."""
         effect = RoundedLayer(self.dtype)
-        return operate(module, lambda _site: effect, shape, LAYERS)
+        return operate(module, lambda _site: effect, shape, LAYERS, self.skip)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def _targets(
         if reason := _refusal(layer):
             raise UserError(
                 f"surgery: cannot operate on {name or 'the network'} ({type(layer).__name__}): "
-                f"{reason}; name it in skip to leave it as it is"
+                f"{reason}; name it in skip (RobustNet: exceptions) to leave it as it is"
             )
         found[name] = layer
     if not found:
@@ -215,7 +215,7 @@ def _probe(module: nn.Module, layers: dict[str, nn.Module], shape: tuple[int, ..
         raise UserError(
             f"surgery: the network never calls {', '.join(silent[:3])} "
             f"({len(silent)} of {len(layers)} layers), so nothing done there would count; "
-            "its parent uses the weights directly, or does not use the layer; name it in skip"
+            "its parent uses the weights directly, or does not use the layer; name it in skip (RobustNet: exceptions)"
         )
     return [
         Site(name, layers[name], position, *shapes)

@@ -5,7 +5,7 @@ from noisychannel.engine.serial import serial
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Execution, Task, Tick, key_of
 from noisychannel.engine.tasks import Craft, Measure, adversarials, table
-from noisychannel.engine.training import Train, Trained, history
+from noisychannel.engine.training import Train, Trained, history, trainings
 
 __all__ = [
     "Craft",
@@ -24,4 +24,5 @@ __all__ = [
     "run",
     "serial",
     "table",
+    "trainings",
 ]

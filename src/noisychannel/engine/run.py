@@ -2,14 +2,14 @@
 
 import platform
 import time
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 
+from noisychannel.arithmetic import settled
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Task, Tick, key_of
 from noisychannel.spec import canonical
@@ -58,7 +58,7 @@ def plan(wanted: Iterable[Task]) -> Plan:
 def execute(task: Task, store: Store, tick: Tick) -> None:
     """Run one task with its fixed number of threads and publish what it made."""
     start = time.time()
-    with _settled(task.execution.threads):
+    with settled(task.execution.threads):
         files = task.run(store, tick)
     store.put(
         key_of(task),
@@ -85,27 +85,6 @@ def _processor(device: str) -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} × {names[0]}" if names else platform.machine()
-
-
-@contextmanager
-def _settled(threads: int) -> Generator[None]:
-    """What decides speed and the last bits, the same for every executor; the process gets its own back after."""
-    before = torch.get_num_threads()
-    cudnn = torch.backends.cudnn.flags(
-        enabled=True,
-        benchmark=False,
-        deterministic=True,
-        allow_tf32=False,  # its 10 bits of mantissa are not float32's 23
-    )
-    precision = torch.get_float32_matmul_precision()
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with cudnn:
-            yield
-    finally:
-        torch.set_num_threads(before)
-        torch.set_float32_matmul_precision(precision)
 
 
 def run(

@@ -9,7 +9,7 @@ import torch
 
 from noisychannel import rng
 from noisychannel.data import Dataset
-from noisychannel.defenses import Defense, Operated
+from noisychannel.defenses import Defense, Operated, learnt_scales
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Execution, Files, Task, Tick, key_of
 from noisychannel.errors import expected
@@ -77,11 +77,7 @@ class Train:
         module = _resolved(self.network, store).build()
         if self.start is not None:
             begun = safetensors.torch.load(store.read(key_of(self.start), "weights.safetensors"))
-            unknown = module.load_state_dict(begun, strict=False)
-            if unknown.unexpected_keys:
-                raise expected(
-                    "start", "a training of the same network", unknown.unexpected_keys[0]
-                )
+            _begin_from(module, begun)
         data = self.data.load()
         used = len(data) - self.recipe.validation
         used -= used % min(self.recipe.batch_size, used)  # a rest smaller than a batch is left out
@@ -98,6 +94,16 @@ class Train:
             "weights.safetensors": safetensors.torch.save(state),
             "history.json": json.dumps([e._asdict() for e in fitted.history], indent=1).encode(),
         }
+
+
+def _begin_from(module: torch.nn.Module, begun: dict[str, torch.Tensor]) -> None:
+    """Load the weights that a training begins from; only learnt noise scales may be new."""
+    own = module.state_dict()
+    wrong = [n for n in own.keys() & begun.keys() if own[n].shape != begun[n].shape]
+    wrong += [*(own.keys() - begun.keys() - learnt_scales(module)), *(begun.keys() - own.keys())]
+    if wrong:
+        raise expected("start", "a training of the same network", f"another {min(wrong)}")
+    module.load_state_dict({**own, **begun})
 
 
 @dataclass(frozen=True)

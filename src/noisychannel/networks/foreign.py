@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from noisychannel import rng
 from noisychannel.errors import UserError
+from noisychannel.networks.logits import check_logits
 from noisychannel.types import Sharing
 
 __all__ = ["Foreign"]
@@ -80,7 +81,7 @@ class Foreign:
                 f"network {self.name!r}: expected to take examples of shape {self.shape}, got: {reason}; "
                 "choose data of its shape, or wrap it"
             ) from error
-        _check_logits(self.name, logits)
+        check_logits(self.name, logits, _PROBES)
         if len(self._slope()) == 0:
             raise UserError(
                 f"network {self.name!r}: expected gradients with respect to the input, got none; remove "
@@ -116,12 +117,17 @@ class Foreign:
     @property
     def keyed(self) -> bool:
         """Whether our streams alone decide its noise; else torch's global generator must be seeded."""
-        return self._randomness[1]
+        return self._randomness[1] and not self._shared
 
     @property
     def weights(self) -> Sharing:
-        """Not to be seen from outside, so taken for fixed."""
-        return "fixed"
+        """Shared where equal examples of one pass get equal answers, which others of its passes do not repeat."""
+        return "shared" if self._shared else "fixed"
+
+    @cached_property
+    def _shared(self) -> bool:
+        answers = self._ask(0, 0, alike=True)
+        return self.stochastic and torch.allclose(answers, answers[:1], rtol=1e-4, atol=1e-4)
 
     @cached_property
     def _randomness(self) -> tuple[bool, bool]:
@@ -132,13 +138,13 @@ class Foreign:
     def _logits(self, seed: int, torch_seed: int | None = None) -> Tensor:
         return self._ask(seed, seed if torch_seed is None else torch_seed)
 
-    def _ask(self, seed: int, torch_seed: int, rows: int = _PROBES) -> Any:
+    def _ask(self, seed: int, torch_seed: int, rows: int = _PROBES, *, alike: bool = False) -> Any:
         """Its answer to the first fixed probes, on one thread, so that no setting of the machine enters."""
         stream = rng.Stream("selection", torch.arange(_PROBES), step=seed, part="probe")
         other = replace(stream, step=torch_seed, part="torch")
         with rng.root("foreign"), _one_thread(), torch.no_grad():
             x = rng.uniform(torch.empty(_PROBES, *self.shape), replace(stream, step=0, part="x"))
-            x = x[:rows]
+            x = x[:1].repeat(_PROBES, *[1] * len(self.shape)) if alike else x[:rows]
             given = x.clone()
             with rng.bracket(stream), rng.torch_seeded(other):
                 answer = self._module(x)
@@ -193,31 +199,6 @@ class Called(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
-
-
-def _check_logits(name: str, logits: object) -> None:
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != _PROBES:
-        raise UserError(
-            f"network {name!r}: expected logits ({_PROBES}, k) for {_PROBES} examples, got {shape}"
-        )
-    if not logits.isfinite().all():
-        raise UserError(
-            f"network {name!r}: expected finite logits, got NaN or infinity on inputs in [0, 1]; "
-            "check its weights and its normalisation"
-        )
-    sums = logits.sum(dim=1)
-    if (
-        logits.shape[1] > 1
-        and (logits >= 0).all()
-        and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
-    ):
-        warnings.warn(
-            f"network {name!r}: expected logits, got what looks like probabilities (rows ≥ 0 that "
-            "sum to 1); remove its last softmax, or gradients will vanish and attacks look weak",
-            UserWarning,
-            stacklevel=4,
-        )
 
 
 @contextmanager

@@ -129,7 +129,8 @@ def paired_difference(
     """Accuracy of a minus accuracy of b on the same examples, by a bootstrap over images.
 
     The resampled population has half an example of difference +1, half of −1 and one of 0 added, so
-    that the interval has a width where no observed example differs; the value has nothing added.
+    that the interval has a width where no observed example differs; the value has nothing added. Where
+    one draw of the weights answered all images, the interval is at least that of resampling both, crossed.
 
     Args:
         a: draws of the one defense or attack.
@@ -147,13 +148,13 @@ def paired_difference(
     same_examples({"a": one, "b": two})
     outcomes = [decided(one, rule), decided(two, rule)]
     gap = outcomes[0].double().mean(dim=1) - outcomes[1].double().mean(dim=1)
-    if one.shared or two.shared:
-        low, high = _crossed(outcomes, [1.0, -1.0], [one.shared, two.shared], seed, resamples)
-        return Estimate(float(gap.mean()), low, high, len(gap), "bootstrap")
     values, counts = _levels(gap)
     values = np.concatenate([values, [1.0, -1.0, 0.0]])
     counts = np.concatenate([counts, [0.5, 0.5, 1.0]])
     low, high = _percentiles(values, counts, len(gap), seed, resamples)
+    if one.shared or two.shared:
+        wide = _crossed(outcomes, [1.0, -1.0], [one.shared, two.shared], seed, resamples)
+        low, high = min(low, wide[0]), max(high, wide[1])
     value = float(gap.mean())
     return Estimate(value, min(value, low), max(value, high), len(gap), "bootstrap")
 

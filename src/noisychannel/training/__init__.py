@@ -9,6 +9,7 @@ from noisychannel.training.recipe import (
     AUTHORS_FCN,
     AUTHORS_RESNET18,
     AUTHORS_RESNET20,
+    AUTHORS_VGG16,
     FAST_RESNET20,
     Recipe,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "AUTHORS_FCN",
     "AUTHORS_RESNET18",
     "AUTHORS_RESNET20",
+    "AUTHORS_VGG16",
     "FAST",
     "FAST_RESNET20",
     "SCHEDULES",

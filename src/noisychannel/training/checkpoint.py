@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,18 +53,19 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
 
 
 def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Fill model and optimiser from what was saved last; nothing saved, or not readable: a fresh start."""
+    """Fill model and optimiser from what was saved last; nothing saved, or damaged (a warning): a fresh start."""
+    if not (folder / _NAME).exists():
+        return State()
     try:
         with safetensors.safe_open(folder / _NAME, "pt") as file:
             told = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError):
-        return State()
-    if (
-        not told
-        or "state" not in told
-        or told.get("sum") not in (None, _sum(told["state"], tensors))
-    ):
+        told, tensors = None, {}
+    if not told or "state" not in told or told.get("sum") != _sum(told["state"], tensors):
+        warnings.warn(
+            f"training: the state saved in {folder} is damaged; it begins anew", stacklevel=2
+        )
         return State()
     where: Any = json.loads(told["state"])
     model.load_state_dict(_below("model.", tensors))

@@ -15,6 +15,7 @@ from torch import nn
 from torch.multiprocessing.spawn import ProcessException
 
 from noisychannel import rng
+from noisychannel.arithmetic import settled
 from noisychannel.errors import UserError
 from noisychannel.training.checkpoint import Epoch
 from noisychannel.training.loop import Fitted, Watch, train_on
@@ -139,8 +140,10 @@ class _Process:
             logging.getLogger(f"lightning_fabric.utilities.{name}").setLevel(logging.WARNING)
 
     def __call__(self, fabric: Any) -> None:
-        torch.set_flush_denormal(True)  # per thread, before the first tensor
-        torch.set_num_threads(self.threads)
+        with settled(self.threads):
+            self._work(fabric)
+
+    def _work(self, fabric: Any) -> None:
         first, told = fabric.is_global_zero, self.queue.put
         watch = Watch(told, told, self.scratch, self.logs) if first else Watch(scratch=self.scratch)
         batch = self.batch.to(fabric.device)

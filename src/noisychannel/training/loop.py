@@ -29,6 +29,7 @@ Tick = Callable[[int], None]
 """Told how many training examples have been seen since it was told last."""
 
 _SAVE_SECONDS = 60.0
+_VALIDATION_DRAWS = 4
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -166,7 +167,8 @@ class _Training:
         recipe = self.recipe
         if recipe.augment is not None:
             x = recipe.augment(x, stream, epoch / recipe.epochs)
-        with torch.no_grad(), rng.bracket(stream.named("channel")):
+        named = stream.named("channel")
+        with torch.no_grad(), rng.bracket(named), rng.torch_seeded(named.named("torch")):
             return recipe.channel(x)
 
     def _loss(self, x: Tensor, y: Tensor, stream: rng.Stream, epoch: int) -> Tensor:
@@ -214,19 +216,22 @@ class _Training:
         return state._replace(total=0.0, history=(*state.history, done), best=best)
 
     def _accuracy(self) -> float:
-        held_out = self.held_out
-        assert held_out is not None
+        """On the held-out examples; over several draws, so that no epoch is kept for one lucky draw of the weights."""
+        assert self.held_out is not None
         self.model.eval()
-        right = 0
-        with torch.no_grad():
-            for start in range(0, len(held_out), 512):
-                part = held_out.rows(slice(start, start + 512))
-                stream = rng.Stream("train", part.index, part="validation")
-                with rng.bracket(stream), rng.torch_seeded(stream.named("torch")):
-                    logits = self.model(self.recipe.channel(part.x))
-                right += int((logits.argmax(dim=1) == part.y).sum())
+        right = [self._right(self.held_out, draw) for draw in range(_VALIDATION_DRAWS)]
         self._train_mode()
-        return right / len(held_out)
+        return sum(right) / len(right) / len(self.held_out)
+
+    def _right(self, batch: Batch, draw: int) -> int:
+        right = 0
+        for start in range(0, len(batch), 512):
+            part = batch.rows(slice(start, start + 512))
+            stream = rng.Stream("train", part.index, draws=range(draw, draw + 1), part="validation")
+            with torch.no_grad(), rng.bracket(stream), rng.torch_seeded(stream.named("torch")):
+                logits = self.model(self.recipe.channel(part.x))
+            right += int((logits.argmax(dim=1) == part.y).sum())
+        return right
 
     def _train_mode(self) -> None:
         self.model.train()

@@ -10,7 +10,14 @@ from noisychannel.training.augment import Augment
 from noisychannel.training.schedules import OneCycle, Plateau, Schedule, Steps
 from noisychannel.types import Channel
 
-__all__ = ["AUTHORS_FCN", "AUTHORS_RESNET18", "AUTHORS_RESNET20", "FAST_RESNET20", "Recipe"]
+__all__ = [
+    "AUTHORS_FCN",
+    "AUTHORS_RESNET18",
+    "AUTHORS_RESNET20",
+    "AUTHORS_VGG16",
+    "FAST_RESNET20",
+    "Recipe",
+]
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,8 @@ class Recipe:
         freeze_norm: whether batch norm keeps its statistics (fine-tuning, several devices).
 
     Raises:
-        UserError: a number out of range, or a choice by held-out examples where none are.
+        UserError: a number out of range, a choice by held-out examples where none are, or adversarial
+            examples that would never be made, or behind a channel.
     """
 
     version: ClassVar[int] = 2
@@ -74,6 +82,13 @@ class Recipe:
         for name, wanted, got, fine in checks:
             if not fine:
                 raise expected(name, wanted, got)
+        if (how := self.adversarial) is not None:
+            if how.start_epoch >= self.epochs:
+                wanted = f"below the {self.epochs} epochs, or no adversarial example is ever made"
+                raise expected("start_epoch", wanted, how.start_epoch)
+            if self.channel != Identity():
+                wanted = "none beside adversarial examples, which would be made behind it"
+                raise expected("channel", wanted, self.channel)
         if not self.validation and (self.keep == "best" or stop is not None):
             raise expected("validation", "examples held out, since keep or stop_at need them", 0)
 
@@ -100,6 +115,19 @@ AUTHORS_RESNET20 = Recipe(
 )
 """The authors' ResNet-20 (details §5). Differs: 1. the best epoch is chosen on held-out training
 images, not on the test set."""
+
+AUTHORS_VGG16 = Recipe(
+    epochs=450,
+    batch_size=128,
+    learning_rate=0.1,
+    schedule=Steps((150, 250, 350)),
+    augment=Augment(),
+    validation=5000,
+    keep="best",
+)
+"""The authors' VGG-16 (details §5): stages of 150, 100, 100, 100 epochs. Differs: 1. the best epoch is chosen on
+held-out training images, once, where the authors reload the best by test accuracy at each stage; 2. SGD's
+momentum is Nesterov's."""
 
 AUTHORS_RESNET18 = Recipe(
     epochs=350,

@@ -1,9 +1,10 @@
 """The paper's networks by name: how each is made, those that come trained, and their cards."""
 
-from noisychannel.zoo.card import Card, write_card
+from noisychannel.zoo.card import Card, check_place, write_card
 from noisychannel.zoo.presets import PRESETS, Preset
-from noisychannel.zoo.shelf import (
+from noisychannel.zoo.resolve import (
     clean_measure,
+    defense,
     has_weights,
     network,
     preset,
@@ -16,7 +17,9 @@ __all__ = [
     "PRESETS",
     "Card",
     "Preset",
+    "check_place",
     "clean_measure",
+    "defense",
     "has_weights",
     "network",
     "preset",

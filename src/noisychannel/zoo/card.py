@@ -9,11 +9,12 @@ from typing import Any
 
 from noisychannel.decision import Single
 from noisychannel.engine import Measure, Store, Train, history, key_of, table
+from noisychannel.errors import UserError
 from noisychannel.report.stats import Estimate, accuracy
 from noisychannel.spec import describe
 from noisychannel.zoo.presets import Preset
 
-__all__ = ["Card", "write_card"]
+__all__ = ["Card", "check_place", "write_card"]
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,40 @@ def write_card(
     clean = accuracy(table(store, measure), Single())
     machine = store.run(key_of(train))
     card = Card(chosen, train, clean, measure.draws, command, machine)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_place(folder, train)
     weights = store.read(key_of(train), "weights.safetensors")
-    (folder / "weights.safetensors").write_bytes(weights)
     digest = hashlib.sha256(weights).hexdigest()
     epochs = [e._asdict() for e in history(train, store)]
     facts = _facts(card, digest, epochs)
-    (folder / "card.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    (folder / "README.md").write_text(_page(card, digest, epochs))
+    files = {
+        "weights.safetensors": weights,
+        "README.md": _page(card, digest, epochs).encode(),
+        "card.json": (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():  # the card last: what it speaks of is there
+        partial = folder / f"{name}.partial"
+        partial.write_bytes(content)
+        partial.rename(folder / name)
     return card
+
+
+def check_place(folder: Path, train: Train) -> None:
+    """Refuse a folder with the card of another training: nothing is lost.
+
+    Raises:
+        UserError: it has one.
+    """
+    card = folder / "card.json"
+    try:
+        known = json.loads(card.read_bytes())["training"] if card.exists() else key_of(train)
+    except (OSError, ValueError, KeyError, TypeError):
+        known = "an unreadable card"
+    if known != key_of(train):
+        raise UserError(
+            f"output: expected an empty folder or this training's own, got {folder}, which holds another "
+            f"training ({known}); name another folder with --output"
+        )
 
 
 def _facts(card: Card, digest: str, epochs: list[dict[str, Any]]) -> dict[str, object]:
@@ -64,6 +90,7 @@ def _facts(card: Card, digest: str, epochs: list[dict[str, Any]]) -> dict[str, o
         "data": train.data.name,
         "recipe": describe(train.recipe),
         "start": card.preset.start,
+        "training": key_of(train),
         "seed": train.seed,
         "devices": train.devices,
         "clean_accuracy": {
@@ -87,6 +114,7 @@ def _page(card: Card, digest: str, epochs: list[dict[str, Any]]) -> str:
         ("network", f"`{train.network!r}`"),
         ("data", f"`{train.data.name}`, split train; nothing was chosen on the test split"),
         ("clean accuracy", f"{card.clean.percent} on {card.clean.n} test examples, {drawn}"),
+        ("channel before it", f"`{recipe.channel!r}`"),
         ("recipe", f"`{recipe!r}`"),
         ("epochs run", f"{len(epochs)}; loss of the last {last['loss']:.4f}"),
         ("seed", str(train.seed)),

@@ -2,25 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from noisychannel.defenses import Defense, Operated
 from noisychannel.engine import Execution, Measure, Train, Trained
 from noisychannel.errors import UserError
-from noisychannel.networks import (
-    FCN,
-    VGG16,
-    Checkpoint,
-    ResNet18,
-    ResNet20,
-    ResNet50,
-    SmallNet,
-)
+from noisychannel.networks import NETWORKS, Checkpoint, imagenet_resnet50
 from noisychannel.types import Network
 from noisychannel.zoo.presets import PRESETS, Preset
 
 __all__ = [
     "CLEAN_DRAWS",
     "clean_measure",
+    "defense",
     "has_weights",
     "network",
     "preset",
@@ -29,8 +23,9 @@ __all__ = [
     "with_weights",
 ]
 
-CLEAN_DRAWS = 20
-"""Draws on which a random network's clean accuracy is taken: enough for an interval over shared weights."""
+CLEAN_DRAWS = {"fixed": 10, "own": 10, "shared": 20}
+"""Draws on which a random network's clean accuracy is taken, by whose its weights' draw is: an interval
+over shared weights needs more."""
 
 
 def preset(name: str) -> Preset:
@@ -57,10 +52,12 @@ def train(chosen: Preset, seed: int = 0, devices: int = 1, how: Execution | None
 
 
 def clean_measure(task: Train, chosen: Preset) -> Measure:
-    """The trained network's answers to the test examples without any attack."""
+    """The trained network's answers to the test examples without any attack, behind the channel of its training."""
     how = Execution(task.execution.device, task.execution.threads)
-    draws = CLEAN_DRAWS if chosen.network.stochastic else 1
-    return Measure(chosen.test, Defense(Trained(task)), draws=draws, execution=how)
+    spec = chosen.network
+    draws = CLEAN_DRAWS[spec.weights] if spec.stochastic else 1
+    defense = Defense(Trained(task), chosen.recipe.channel)
+    return Measure(chosen.test, defense, draws=draws, execution=how)
 
 
 def shelf() -> Path:
@@ -91,23 +88,36 @@ def network(name: str) -> Network:
     return with_weights(chosen.network, shelf() / name / "weights.safetensors")
 
 
+def defense(name: str) -> Defense:
+    """The trained network of a preset behind the channel that it was trained with, if any.
+
+    Raises:
+        UserError: as `network`.
+    """
+    if name.startswith("hub:"):
+        return Defense(network(name))
+    return Defense(network(name), preset(name).recipe.channel)
+
+
 def with_weights(spec: Network, file: Path) -> Network:
     """A network spec of ours with stored weights.
 
     Raises:
         UserError: a stranger's network, whose weights are its own.
     """
-    if isinstance(spec, Operated | ResNet18 | ResNet20 | ResNet50 | SmallNet | VGG16 | FCN):
-        return replace(spec, checkpoint=Checkpoint(str(file)))
+    ours: tuple[type, ...] = (Operated, *map(type, NETWORKS))
+    if isinstance(spec, ours):
+        return replace(cast("Operated", spec), checkpoint=Checkpoint(str(file)))
     raise UserError(f"weights: expected a network of ours, got {type(spec).__name__}")
 
 
 def _from_hub(name: str) -> Network:
-    """The hub says nothing of what computes with its tensors: their names must be those of a network of ours."""
-    tensors = Checkpoint(name).tensors()
-    if "layer1.0.conv3.weight" in tensors and "fc.weight" in tensors:
-        return ResNet50(classes=len(tensors["fc.weight"]), checkpoint=Checkpoint(name))
+    """Tensors say nothing of what computes with them, nor of their normalisation: only known ones are taken."""
+    for known in (imagenet_resnet50(),):
+        assert known.checkpoint is not None
+        if name == known.checkpoint.name:
+            return known
     raise UserError(
-        f"hub: expected the tensor names of a ResNet-50 in {name!r}, got {', '.join(list(tensors)[:3])}, …; "
+        f"hub: expected hub:timm/resnet50.tv_in1k, whose normalisation is known, got {name!r}; "
         "wrap other networks in a Python file: FILE.py:FUNCTION"
     )

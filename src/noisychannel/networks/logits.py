@@ -1,0 +1,40 @@
+"""What a stranger's network may answer."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from noisychannel.errors import UserError
+
+__all__ = ["check_logits"]
+
+
+def check_logits(name: str, logits: object, examples: int) -> None:
+    """Refuse what cannot be logits (n, k) of n examples, and warn of probabilities.
+
+    Raises:
+        UserError: another type or shape, or numbers that are not finite.
+    """
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != examples:
+        raise UserError(
+            f"network {name!r}: expected logits ({examples}, k) for {examples} examples, got {shape}"
+        )
+    if not logits.isfinite().all():
+        raise UserError(
+            f"network {name!r}: expected finite logits, got NaN or infinity on inputs in [0, 1]; "
+            "check its weights and its normalisation"
+        )
+    sums = logits.sum(dim=1)
+    if (
+        logits.shape[1] > 1
+        and (logits >= 0).all()
+        and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+    ):
+        warnings.warn(
+            f"network {name!r}: expected logits, got what looks like probabilities (rows ≥ 0 that "
+            "sum to 1); remove its last softmax, or gradients will vanish and attacks look weak",
+            UserWarning,
+            stacklevel=4,
+        )
