@@ -386,8 +386,8 @@ OTHERS: dict[type, dict[str, Any]] = {
         "where": "input", "granularity": "element", "alpha": 0.5, "when": "train", "sharing": "own",
         "skip": ("classifier",),
     },
-    BandLimited: {"compression": 60, "size": "authors"},
-    HalfPrecision: {"dtype": "bfloat16"},
+    BandLimited: {"compression": 60, "size": "authors", "skip": ("stem",)},
+    HalfPrecision: {"dtype": "bfloat16", "skip": ("stem",)},
 }  # fmt: skip
 
 
