@@ -381,6 +381,12 @@ def test_refusals() -> None:
         RobustNet(exceptions=AUTHORS_FIRST_BLOCKS)(nn.Sequential(conv), IMAGE)
     with pytest.raises(UserError, match="ParamNet: expected parameters, found none in ReLU"):
         ParamNet()(nn.ReLU(), (3,))
+    x, own = numbers(2, *IMAGE), ParamNet(sharing="own")
+    for first, second in ((RobustNet(), own), (own, RobustNet()), (PNI(where="output"), own)):
+        with pytest.raises(
+            UserError, match=r"without noise for sharing='own'.* take sharing='shared'"
+        ):
+            under(2, second(first(nn.Sequential(conv), IMAGE), IMAGE).eval(), x)
     with pytest.raises(UserError, match="alpha: expected a finite number, got nan"):
         PNI(alpha=math.nan)
     with pytest.raises(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from noisychannel import rng
-from noisychannel.defenses.activations import When, active, check_when
+from noisychannel.defenses.activations import NoisyInput, When, active, check_when
 from noisychannel.defenses.layers import LAYERS, Altered, Site
 from noisychannel.defenses.surgery import operate
 from noisychannel.errors import UserError, expected
@@ -28,10 +28,11 @@ class ParamNet:
     Args:
         sigma: σ ≥ 0, in units of the parameters, whatever their size.
         when: `always`, `train` or `test` (Figure 2 C compares the last two).
-        sharing: `shared` or `own`; `own` needs eval mode, since batch norm in training mode mixes examples.
+        sharing: `shared` or `own`; `own` needs eval mode, since batch norm in training mode mixes
+            examples, and a network without noise of its own.
 
     Raises:
-        UserError: a number or word out of range.
+        UserError: a number or word out of range; when called, what `own` cannot take.
 
     Source: paper 4.6, Figure 2 C; details §4.
     """
@@ -100,6 +101,11 @@ class NoisyModule(nn.Module):
                 "mode, where batch norm mixes examples; train with sharing='shared'"
             )
         inner, sigma = self.hidden[0], self.how.sigma
+        if any(_draws(part) for part in inner.modules()):
+            raise UserError(
+                "ParamNet: expected a network without noise for sharing='own', got one with noisy layers, "
+                "whose draws a pass over single examples cannot name; take sharing='shared'"
+            )
         noisy = {n: p + sigma * each_normal(p, len(x)) for n, p in named.items()}
 
         def one(parameters: dict[str, Tensor], example: Tensor) -> Tensor:
@@ -220,6 +226,11 @@ class PerturbedLayer:
 def each_normal(like: Tensor, rows: int) -> Tensor:
     """Standard Gaussian noise (rows, *shape of `like`), each row of its own example's stream."""
     return rng.normal(like.detach().expand(rows, *like.shape))
+
+
+def _draws(part: nn.Module) -> bool:
+    """Whether it is a layer with noise on its input, weight or output."""
+    return isinstance(getattr(part, "effect", None), NoisyInput | PerturbedLayer)
 
 
 def _own_noise(v: Tensor) -> Tensor:

@@ -7,14 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from noisychannel.networks.normalize import normalized
-from noisychannel.networks.spec import Checkpoint, build, check_sizes
-from noisychannel.types import Sharing
+from noisychannel.networks.spec import Checkpoint, Deterministic, build, check_sizes
 
 __all__ = ["FCN", "SeriesNet"]
 
 
 @dataclass(frozen=True)
-class FCN:
+class FCN(Deterministic):
     """Three convolutions over time (128, 256, 128 filters of 8, 5, 3 steps), average over time, linear.
 
     Each keeps the length ('same' padding with zeros, after the normalisation) and is followed by
@@ -50,21 +49,6 @@ class FCN:
     def shape(self) -> tuple[int, ...]:
         """Shape of one example, for a probe."""
         return (self.channels, self.length)
-
-    @property
-    def stochastic(self) -> bool:
-        """No."""
-        return False
-
-    @property
-    def keyed(self) -> bool:
-        """Yes: it draws nothing."""
-        return True
-
-    @property
-    def weights(self) -> Sharing:
-        """They are not random."""
-        return "fixed"
 
     def build(self) -> nn.Module:
         """The network, in eval mode."""

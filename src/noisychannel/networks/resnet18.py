@@ -7,14 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from noisychannel.networks.normalize import normalized
-from noisychannel.networks.spec import Checkpoint, build, check_sizes
-from noisychannel.types import Sharing
+from noisychannel.networks.spec import Checkpoint, Deterministic, build, check_sizes
 
 __all__ = ["AuthorsResNet", "ResNet18"]
 
 
 @dataclass(frozen=True)
-class ResNet18:
+class ResNet18(Deterministic):
     """ResNet-18 with a 3 × 3 stem of stride 1 and, all the same, the 3 × 3 max-pool of stride 2.
 
     Tensor names (behind the normalising layer, which has none) are torchvision's.
@@ -45,21 +44,6 @@ class ResNet18:
     def shape(self) -> tuple[int, ...]:
         """Shape of one example, for a probe."""
         return (self.channels, 32, 32)
-
-    @property
-    def stochastic(self) -> bool:
-        """No."""
-        return False
-
-    @property
-    def keyed(self) -> bool:
-        """Yes: it draws nothing."""
-        return True
-
-    @property
-    def weights(self) -> Sharing:
-        """They are not random."""
-        return "fixed"
 
     def build(self) -> nn.Module:
         """The network, in eval mode."""

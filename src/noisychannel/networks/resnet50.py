@@ -7,14 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from noisychannel.networks.normalize import normalized
-from noisychannel.networks.spec import Checkpoint, build, check_sizes
-from noisychannel.types import Sharing
+from noisychannel.networks.spec import Checkpoint, Deterministic, build, check_sizes
 
 __all__ = ["Bottlenecks", "ResNet50", "imagenet_resnet50"]
 
 
 @dataclass(frozen=True)
-class ResNet50:
+class ResNet50(Deterministic):
     """ResNet-50, v1.5: bottlenecks of 1 × 1, 3 × 3, 1 × 1, in which the 3 × 3 has the stride.
 
     Tensor names (behind the normalising layer, which has none) are torchvision's and timm's. Input:
@@ -45,21 +44,6 @@ class ResNet50:
     def shape(self) -> tuple[int, ...]:
         """Shape of one example, for a probe."""
         return (3, 224, 224)
-
-    @property
-    def stochastic(self) -> bool:
-        """No."""
-        return False
-
-    @property
-    def keyed(self) -> bool:
-        """Yes: it draws nothing."""
-        return True
-
-    @property
-    def weights(self) -> Sharing:
-        """They are not random."""
-        return "fixed"
 
     def build(self) -> nn.Module:
         """The network, in eval mode."""

@@ -8,8 +8,7 @@ from torch.nn import functional
 
 from noisychannel.errors import expected
 from noisychannel.networks.normalize import normalized
-from noisychannel.networks.spec import Checkpoint, Names, build, check_sizes
-from noisychannel.types import Sharing
+from noisychannel.networks.spec import Checkpoint, Deterministic, Names, build, check_sizes
 
 __all__ = ["AUTHORS_NAMES", "CifarResNet", "ResNet20", "Shortcut", "authors_resnet20"]
 
@@ -27,7 +26,7 @@ AUTHORS_NAMES: Names = (
 
 
 @dataclass(frozen=True)
-class ResNet20:
+class ResNet20(Deterministic):
     """ResNet-20: 3 × 3 stem, three stages of three blocks of 16, 32, 64 filters, parameter-free shortcuts.
 
     Args:
@@ -62,21 +61,6 @@ class ResNet20:
     def shape(self) -> tuple[int, ...]:
         """Shape of one example, for a probe."""
         return (self.channels, 32, 32)
-
-    @property
-    def stochastic(self) -> bool:
-        """No."""
-        return False
-
-    @property
-    def keyed(self) -> bool:
-        """Yes: it draws nothing."""
-        return True
-
-    @property
-    def weights(self) -> Sharing:
-        """They are not random."""
-        return "fixed"
 
     def build(self) -> nn.Module:
         """The network, in eval mode."""

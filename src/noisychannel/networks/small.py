@@ -7,14 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from noisychannel.networks.normalize import normalized
-from noisychannel.networks.spec import Checkpoint, build, check_sizes
-from noisychannel.types import Sharing
+from noisychannel.networks.spec import Checkpoint, Deterministic, build, check_sizes
 
 __all__ = ["SmallConvNet", "SmallNet"]
 
 
 @dataclass(frozen=True)
-class SmallNet:
+class SmallNet(Deterministic):
     """Three 3 × 3 convolutions with batch norm (the second of stride 2), global average, linear.
 
     Args:
@@ -43,21 +42,6 @@ class SmallNet:
     def shape(self) -> tuple[int, ...]:
         """Shape of one example, for a probe."""
         return (self.channels, 8, 8)
-
-    @property
-    def stochastic(self) -> bool:
-        """No."""
-        return False
-
-    @property
-    def keyed(self) -> bool:
-        """Yes: it draws nothing."""
-        return True
-
-    @property
-    def weights(self) -> Sharing:
-        """They are not random."""
-        return "fixed"
 
     def build(self) -> nn.Module:
         """The network, in eval mode."""

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from noisychannel import rng
 from noisychannel.errors import CheckpointError, expected
 from noisychannel.networks import hub
+from noisychannel.types import Sharing
 
-__all__ = ["Checkpoint", "Names", "build", "check_sizes"]
+__all__ = ["Checkpoint", "Deterministic", "Names", "build", "check_sizes"]
 
 Names = tuple[tuple[str, str], ...]
 """Pairs (pattern, replacement) of regular expressions that turn their tensor names into ours; the
@@ -113,6 +114,25 @@ class Checkpoint:
         path = self.path()
         state = path.stat()  # a changed file is hashed again
         return _file_hash(path, (state.st_size, state.st_mtime_ns))
+
+
+class Deterministic:
+    """What every network without draws answers to the questions of `types.Network`."""
+
+    @property
+    def stochastic(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def keyed(self) -> bool:
+        """Yes: it draws nothing."""
+        return True
+
+    @property
+    def weights(self) -> Sharing:
+        """They are not random."""
+        return "fixed"
 
 
 _COUNTER = "num_batches_tracked"

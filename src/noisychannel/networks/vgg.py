@@ -6,8 +6,7 @@ from typing import ClassVar, no_type_check
 from torch import Tensor, nn
 
 from noisychannel.networks.normalize import normalized
-from noisychannel.networks.spec import Checkpoint, build, check_sizes
-from noisychannel.types import Sharing
+from noisychannel.networks.spec import Checkpoint, Deterministic, build, check_sizes
 
 __all__ = ["VGG16", "AuthorsVGG"]
 
@@ -16,7 +15,7 @@ _WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512,
 
 
 @dataclass(frozen=True)
-class VGG16:
+class VGG16(Deterministic):
     """VGG-16: thirteen 3 × 3 convolutions with batch norm, five max-pools, and one linear layer.
 
     Initial weights: N(0, 0.02²) in convolutions and in the linear layer, N(1, 0.02²) in batch norms;
@@ -49,21 +48,6 @@ class VGG16:
     def shape(self) -> tuple[int, ...]:
         """Shape of one example, for a probe."""
         return (self.channels, 32, 32)
-
-    @property
-    def stochastic(self) -> bool:
-        """No."""
-        return False
-
-    @property
-    def keyed(self) -> bool:
-        """Yes: it draws nothing."""
-        return True
-
-    @property
-    def weights(self) -> Sharing:
-        """They are not random."""
-        return "fixed"
 
     def build(self) -> nn.Module:
         """The network, in eval mode."""

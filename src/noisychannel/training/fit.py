@@ -104,16 +104,18 @@ def _listening(watch: Watch) -> Generator[_Line]:
     listener = threading.Thread(target=line.listen, args=(watch,), daemon=True)
     listener.start()
     port = os.environ.get("MASTER_PORT")
+    patience: float | None = None
     try:
         yield line
     except ProcessException:
+        patience = 5.0  # one killed in mid-sentence leaves half a message, which nobody will finish
         line.over.set()
-        listener.join()
+        listener.join(patience)
         if line.error is None:
             raise
     finally:
         line.over.set()
-        listener.join()
+        listener.join(patience)
         if port is None:  # Fabric leaves its port behind, and two later trainings would share it
             os.environ.pop("MASTER_PORT", None)
     if line.error is not None:

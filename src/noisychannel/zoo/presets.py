@@ -69,7 +69,7 @@ _PGD7 = replace(AUTHORS_RESNET20, adversarial=Adversarial())
 _PLAIN_12 = replace(FAST_RESNET20, epochs=12, augment=Augment(early_size=24, early_share=0.5))
 _PLAIN_28 = replace(FAST_RESNET20, epochs=28, augment=Augment(early_size=24, early_share=0.6))
 _TUNED = replace(
-    FAST_RESNET20, epochs=3, learning_rate=0.05, augment=Augment(early_size=24, early_share=0.6)
+    FAST_RESNET20, epochs=10, learning_rate=0.05, augment=Augment(early_size=24, early_share=0.6)
 )
 _FAST_FCN = replace(AUTHORS_FCN, epochs=60, schedule=OneCycle())
 # ECG5000's numbers, of which [0, 1] is an affine picture: the network undoes it, so that noise is in
@@ -154,7 +154,7 @@ def _fast() -> tuple[Preset, ...]:
         Operated(ResNet20(), _gauss(0.2, 0.1)),
         Operated(ResNet20(), _gauss(0.1, 0.1)),
     )
-    attacked = replace(_TUNED, adversarial=FAST)
+    attacked = replace(_TUNED, epochs=6, adversarial=FAST)
     return (
         Preset("cifar10/plain-12", "3 4 10", ResNet20(), "cifar10", _PLAIN_12),
         Preset("cifar10/plain-fast", "3 4 10", ResNet20(), "cifar10", _PLAIN_28),
