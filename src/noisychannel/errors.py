@@ -16,6 +16,7 @@ __all__ = [
     "StoreError",
     "UserError",
     "expected",
+    "reason",
 ]
 
 
@@ -46,3 +47,8 @@ class CorruptArtifact(StoreError):
 def expected(name: str, wanted: str, got: object) -> UserError:
     """The one sentence of every refused number: `name: expected wanted, got value`."""
     return UserError(f"{name}: expected {wanted}, got {got}")
+
+
+def reason(error: Exception) -> str:
+    """What a stranger's code raised, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,16 +1,14 @@
 """kill −9 at any moment, start again: the same bytes as a run that nobody disturbed."""
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
+from killed import bytes_of, finish, start
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -38,31 +36,9 @@ print("done", flush=True)
 """
 
 
-def start(root: Path) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(root)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"started\n"
-    return process
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    out, _ = process.communicate(timeout=200)
-    assert process.returncode == 0
-    assert out == b"done\n"
-
-
-def bytes_of(root: Path) -> dict[str, bytes]:
-    """Every published file but the clock times."""
-    files = [p for p in (root / "objects").rglob("*") if p.is_file() and p.name != "run.json"]
-    return {str(p.relative_to(root)): p.read_bytes() for p in files}
-
-
 @pytest.mark.slow  # 12 processes that each import torch
 def test_killed_ten_times_gives_the_same_bytes(tmp_path: Path) -> None:
-    whole = start(tmp_path / "whole")
+    whole = start(PROGRAM, tmp_path / "whole")
     begun = time.monotonic()
     finish(whole)
     seconds = time.monotonic() - begun
@@ -73,7 +49,7 @@ def test_killed_ten_times_gives_the_same_bytes(tmp_path: Path) -> None:
 
     chance, interrupted = random.Random(9), 0
     for _ in range(10):
-        process = start(tmp_path / "killed")
+        process = start(PROGRAM, tmp_path / "killed")
         time.sleep(chance.uniform(0, seconds / 5))
         interrupted += process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -83,5 +59,5 @@ def test_killed_ten_times_gives_the_same_bytes(tmp_path: Path) -> None:
         )
         assert partial.items() <= expected.items()  # what is there is whole
     assert interrupted >= 5
-    finish(start(tmp_path / "killed"))
+    finish(start(PROGRAM, tmp_path / "killed"))
     assert bytes_of(tmp_path / "killed") == expected

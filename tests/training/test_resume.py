@@ -1,11 +1,8 @@
 """A training that is interrupted, wherever, goes on to the bytes of one that was not."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from killed import bytes_of, finish, start
 from noisychannel import rng
 from noisychannel.data import DataSpec
 from noisychannel.defenses import PNI, RobustNet
@@ -200,27 +198,6 @@ print("done", flush=True)
 """
 
 
-def start(root: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(root)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"started\n"
-    return process
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    out, _ = process.communicate(timeout=250)
-    assert process.returncode == 0
-    assert out == b"done\n"
-
-
-def bytes_of(root: Path) -> dict[str, bytes]:
-    """Every published file but the clock times."""
-    files = [p for p in (root / "objects").rglob("*") if p.is_file() and p.name != "run.json"]
-    return {str(p.relative_to(root)): p.read_bytes() for p in files}
-
-
 def steps_saved(root: Path) -> int:
     """How far the state in the scratch folder is."""
     for saved in (root / "scratch").glob(f"*/{SAVED}"):
@@ -233,7 +210,7 @@ def steps_saved(root: Path) -> int:
 @pytest.mark.slow  # a process that imports torch for every life
 @pytest.mark.timeout(900)
 def test_killed_at_random_moments_gives_the_same_bytes(tmp_path: Path) -> None:
-    finish(start(tmp_path / "whole"))
+    finish(start(PROGRAM, tmp_path / "whole"))
     expected = bytes_of(tmp_path / "whole")
     names = {Path(name).name for name in expected}
     assert names == {"weights.safetensors", "history.json", "task.json", "manifest.json"}
@@ -241,7 +218,7 @@ def test_killed_at_random_moments_gives_the_same_bytes(tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     chance, progress = random.Random(4), [0]
     for _ in range(8):
-        process, until = start(killed), progress[-1] + chance.randint(1, 25)
+        process, until = start(PROGRAM, killed), progress[-1] + chance.randint(1, 25)
         while steps_saved(killed) < until and process.poll() is None:
             time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.03))  # within a step, or within the writing of its state
@@ -252,7 +229,7 @@ def test_killed_at_random_moments_gives_the_same_bytes(tmp_path: Path) -> None:
         progress.append(steps_saved(killed))
     assert progress == sorted(progress)  # no life loses what one before has saved
     assert len(set(progress)) == 9  # and each gets somewhere
-    finish(start(killed))
+    finish(start(PROGRAM, killed))
     assert bytes_of(killed) == expected
     assert list((killed / "scratch").iterdir()) == []
     assert steps_saved(killed) == 0

@@ -15,7 +15,7 @@ from noisychannel.channels import parse_channel
 from noisychannel.data import Dataset
 from noisychannel.decision import Decision, Single
 from noisychannel.defenses import Defense
-from noisychannel.errors import UserError
+from noisychannel.errors import UserError, reason
 from noisychannel.networks import Foreign
 from noisychannel.types import Network
 
@@ -84,7 +84,6 @@ def _said(where: str, make: Callable[[], Any]) -> Any:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(
-            f"{where}: expected code that runs, got {reason}; mend it, or run it alone to see where"
+            f"{where}: expected code that runs, got {reason(error)}; mend it, or run it alone to see where"
         ) from error

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from noisychannel import rng
-from noisychannel.errors import UserError
+from noisychannel.errors import UserError, reason
 from noisychannel.networks.logits import check_logits
 from noisychannel.types import Sharing
 
@@ -76,9 +76,8 @@ class Foreign:
         except UserError:
             raise
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(
-                f"network {self.name!r}: expected to take examples of shape {self.shape}, got: {reason}; "
+                f"network {self.name!r}: expected to take examples of shape {self.shape}, got: {reason(error)}; "
                 "choose data of its shape, or wrap it"
             ) from error
         check_logits(self.name, logits, _PROBES)

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from noisychannel.errors import CheckpointError
+from noisychannel.errors import CheckpointError, reason
 
 __all__ = ["PREFIX", "HubFile", "fetch", "parse"]
 
@@ -63,10 +63,10 @@ def _fetch(wanted: HubFile) -> Path:
     try:
         return Path(hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision))
     except Exception as error:  # its errors, and those of its network client, have no common root
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        why = reason(error)[:200]
         at = f" at {wanted.revision!r}" if wanted.revision else ""
         raise CheckpointError(
             f"checkpoint: expected to get {wanted.file!r} of {wanted.repo!r}{at} from the Hugging Face hub, "
-            f"got {reason}; check the name and the network, set HF_HOME to a cache that holds it, or name a "
+            f"got {why}; check the name and the network, set HF_HOME to a cache that holds it, or name a "
             "local file"
         ) from error

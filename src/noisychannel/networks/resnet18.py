@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from noisychannel.networks.normalize import normalized
-from noisychannel.networks.spec import Checkpoint, Deterministic, build, check_sizes
+from noisychannel.networks.spec import Pictures, build
 
 __all__ = ["AuthorsResNet", "ResNet18"]
 
 
 @dataclass(frozen=True)
-class ResNet18(Deterministic):
+class ResNet18(Pictures):
     """ResNet-18 with a 3 × 3 stem of stride 1 and, all the same, the 3 × 3 max-pool of stride 2.
 
     Tensor names (behind the normalising layer, which has none) are torchvision's.
@@ -30,20 +30,6 @@ class ResNet18(Deterministic):
     """
 
     version: ClassVar[int] = 1
-    classes: int = 10
-    channels: int = 3
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    checkpoint: Checkpoint | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sizes(classes=self.classes, channels=self.channels)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one example, for a probe."""
-        return (self.channels, 32, 32)
 
     def build(self) -> nn.Module:
         """The network, in eval mode."""

@@ -19,7 +19,7 @@ from noisychannel.errors import CheckpointError, expected
 from noisychannel.networks import hub
 from noisychannel.types import Sharing
 
-__all__ = ["Checkpoint", "Deterministic", "Names", "build", "check_sizes"]
+__all__ = ["Checkpoint", "Deterministic", "Names", "Pictures", "build", "check_sizes"]
 
 Names = tuple[tuple[str, str], ...]
 """Pairs (pattern, replacement) of regular expressions that turn their tensor names into ours; the
@@ -133,6 +133,38 @@ class Deterministic:
     def weights(self) -> Sharing:
         """They are not random."""
         return "fixed"
+
+
+@dataclass(frozen=True)
+class Pictures(Deterministic):
+    """The numbers of a classifier of 32 × 32 pictures.
+
+    Args:
+        classes: number of classes.
+        channels: colours of the input.
+        mean: normalisation, one number per colour; empty: none.
+        std: normalisation, one number per colour; empty: none.
+        checkpoint: stored weights; None: initial weights.
+        seed: name of the initial weights.
+
+    Raises:
+        UserError: a size below 1.
+    """
+
+    classes: int = 10
+    channels: int = 3
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    checkpoint: Checkpoint | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_sizes(classes=self.classes, channels=self.channels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example, for a probe."""
+        return (self.channels, 32, 32)
 
 
 _COUNTER = "num_batches_tracked"

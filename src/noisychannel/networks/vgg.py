@@ -6,7 +6,7 @@ from typing import ClassVar, no_type_check
 from torch import Tensor, nn
 
 from noisychannel.networks.normalize import normalized
-from noisychannel.networks.spec import Checkpoint, Deterministic, build, check_sizes
+from noisychannel.networks.spec import Pictures, build
 
 __all__ = ["VGG16", "AuthorsVGG"]
 
@@ -15,7 +15,7 @@ _WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512,
 
 
 @dataclass(frozen=True)
-class VGG16(Deterministic):
+class VGG16(Pictures):
     """VGG-16: thirteen 3 × 3 convolutions with batch norm, five max-pools, and one linear layer.
 
     Initial weights: N(0, 0.02²) in convolutions and in the linear layer, N(1, 0.02²) in batch norms;
@@ -34,20 +34,6 @@ class VGG16(Deterministic):
     """
 
     version: ClassVar[int] = 1
-    classes: int = 10
-    channels: int = 3
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    checkpoint: Checkpoint | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_sizes(classes=self.classes, channels=self.channels)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one example, for a probe."""
-        return (self.channels, 32, 32)
 
     def build(self) -> nn.Module:
         """The network, in eval mode."""
