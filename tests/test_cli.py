@@ -253,11 +253,27 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "no such zoo network": (
         "audit zoo:nosuch",
-        ("preset: expected one of .*cifar10/…", "got 'nosuch'"),
+        (
+            r"zoo: expected a network that comes trained \(.*cifar10/plain-12",
+            "card.json",
+            "got 'nosuch'",
+        ),
     ),
     "network to be trained first": (
         "audit zoo:cifar10/vgg16-plain",
         ("zoo: expected weights of 'cifar10/vgg16-plain'", "noisychannel train --preset"),
+    ),
+    "network for other images": (
+        "audit zoo:cifar10/plain-12 --subset first:5",
+        (r"a shape like \(3, 32, 32\)", r"got \(1, 8, 8\) of digits", "choose other data"),
+    ),
+    "network for series": (
+        "audit fc:50 --network ecg5000/plain-fast --subset first:5",
+        (r"a shape like \(1, 140\)", r"got \(1, 8, 8\) of digits", "choose other data"),
+    ),
+    "output is a file": (
+        "train --preset digits/robustnet --output regular-file",
+        ("output folder regular-file.digits.robustnet: cannot be written", "--output"),
     ),
     "epochs": ("train --preset digits/plain --epochs -1", ("epochs: expected a whole", "got -1")),
     "devices": ("train --preset digits/plain --devices 0", ("devices: expected a whole", "got 0")),

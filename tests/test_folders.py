@@ -235,6 +235,7 @@ def test_svhn_as_its_authors_distribute_it(tmp_path: Path, monkeypatch: pytest.M
     [
         ({"y": np.uint8([[0], [1]])}, r"y \(n, 1\) of 1 … 10, got y \(2, 1\) uint8 in"),
         ({"y": np.uint8([[1], [2]])}, r"as many images as labels \(2\), got 6 in"),
+        ({"X": np.zeros((16, 32, 3, 6), np.uint8)}, r"got X \(16, 32, 3, 6\) uint8 in"),
         ({"X": np.zeros((32, 32, 3, 6))}, r"got X \(32, 32, 3, 6\) float64 in"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 PUBLIC = {
     "arithmetic": "settled",
     "attacks": "ATTACKS CarliniWagner DDN Minimise PGD",
-    "audit": "Outcome Request Rung SETTINGS cells outcome render target terminal_table",
+    "audit": "Outcome Request Rung SETTINGS cells check_fit outcome render target terminal_table",
     "channels": "CD CHANNELS Chain Clip FC Gauss Identity Laplace SVD Uniform parse_channel straight_through",
     "cli": "main",
     "data": "ArrayData DataSpec Dataset Range from_arrays from_uint8 series_range to_uint8",
@@ -27,7 +27,7 @@ PUBLIC = {
         "Craft Execution Measure Plan Store Task Tick Train Trained adversarials history key_of plan run serial"
         " table trainings"
     ),
-    "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected",
+    "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected reason",
     "experiments": "Cell Claim EXPERIMENTS Experiment Result Scale Setting read setting",
     "interop.authors": "AuthorsUnits CIFAR10 IMAGENET authors_network table1_channels table3_channels",
     "measures": "MEASURES draws examples layer_statistics",
@@ -54,8 +54,8 @@ PUBLIC = {
         " PerExample Query Sharing Status Trial View"
     ),
     "zoo": (
-        "Card PRESETS Preset check_place clean_measure defense has_weights network preset shelf train with_weights"
-        " write_card"
+        "Card PRESETS Preset check_place clean_measure defense has_weights network preset shelf shorter train"
+        " with_weights write_card"
     ),
 }
 

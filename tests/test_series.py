@@ -36,7 +36,7 @@ def ts(series: list[list[list[float]]], labels: list[str], header: str = HEADER)
         ":".join([*(",".join(map(str, part)) for part in x), label])
         for x, label in zip(series, labels, strict=True)
     )
-    return header + "\n".join(lines) + "\n"
+    return header.replace("a b", " ".join(sorted(set(labels)))) + "\n".join(lines) + "\n"
 
 
 def put(path: Path, text: str) -> Path:
@@ -113,6 +113,12 @@ def test_fingerprint_is_of_what_is_loaded(tmp_path: Path) -> None:
     assert key(DataSpec(name, "test")) != test  # another range: other numbers
 
 
+def test_a_mark_of_the_byte_order_is_no_part_of_a_label(tmp_path: Path) -> None:
+    put(tmp_path / "Toy_TRAIN.tsv", "\ufeff1\t1\t2\n2\t3\t4\n1\t1\t3\n")
+    data = DataSpec(str(tmp_path / "Toy"), "train")
+    assert (data.load().y.tolist(), data.classes) == ([0, 1, 0], 2)
+
+
 # ---------------------------------------------------------------- layouts
 @pytest.mark.parametrize("ending", ["Toy_{}.ts", "Toy_{}.ts.gz", "Toy_{}.tsv.gz", "Toy/Toy_{}.tsv"])
 def test_layouts_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
@@ -161,6 +167,8 @@ def test_subsets_and_slices(tmp_path: Path) -> None:
         ("Toy_TRAIN.ts", "@targetLabel true\n@data\n", "expected class labels, got '@targetLabel"),
         ("Toy_TRAIN.ts", "1,2,3:a\n", "a header that ends with @data, got '1,2,3:a'"),
         ("Toy_TRAIN.ts", HEADER, "series: expected at least one, got none in"),
+        ("Toy_TRAIN.ts", HEADER + "1,2,3:c\n", r"a label of @classLabel \(a, b\), got 'c' in line"),
+        ("Toy_TRAIN.tsv", "NaN\t1\t2\n", "expected a label and numbers, got too little in line 1"),
         ("Toy_TRAIN.tsv", "1\t2\t2\n2\t2\t2\n", "more than one value in the train file, got 2 only"),
     ],
 )  # fmt: skip

@@ -20,6 +20,7 @@ from noisychannel.errors import UserError
 from noisychannel.networks import FCN, Checkpoint, Foreign, SmallNet
 from noisychannel.noise import GaussLaw, UniformLaw
 from noisychannel.spec import key
+from noisychannel.training import Steps
 from noisychannel.zoo import resolve
 
 LIGHT = [p for p in zoo.PRESETS if p.name.startswith(("digits", "ecg5000", "svhn"))]
@@ -145,9 +146,55 @@ def test_train_makes_weights_and_card(
 
     monkeypatch.setattr(resolve, "shelf", lambda: tmp_path / "zoo")
     network = zoo.network("digits/robustnet")
+    assert key(zoo.network("again/digits/robustnet")) == key(network)  # a folder, by its path
     assert _rate(Defense(network), DataSpec("digits", "test"), 10) == pytest.approx(
         facts["clean_accuracy"]["value"], abs=0.02
     )
+
+    (folder / "weights.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(
+        UserError, match=r"expected the weights that .*card.json speaks of, got oth"
+    ):
+        zoo.network("digits/robustnet")
+    (folder / "weights.safetensors").write_bytes(weights)
+    (folder / "card.json").write_text(
+        json.dumps(facts | {"network": {"type": "networks.vgg.VGG16"}})
+    )
+    with pytest.raises(
+        UserError, match=r"the network of preset digits/robustnet as it is now, got an"
+    ):
+        zoo.network("digits/robustnet")
+    for text in ("", "[1]", '{"name": "digits/plain"}'):
+        (folder / "card.json").write_text(text)
+        with pytest.raises(
+            UserError, match="expected a model card with name, network and weights_sha"
+        ):
+            zoo.network("digits/robustnet")
+    (folder / "card.json").unlink()
+    task = zoo.train(zoo.preset("digits/robustnet"))
+    with pytest.raises(UserError, match=r"output: expected an empty .* \(weights without a card\)"):
+        zoo.check_place(folder, task)
+    (folder / "weights.safetensors").unlink()
+    zoo.check_place(folder, task)
+    (folder / "weights.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"output: expected no folder at .*weights.safetensors"):
+        zoo.check_place(folder, task)
+
+
+def test_a_shorter_trial_keeps_the_proportions() -> None:
+    shorter = zoo.shorter(zoo.preset("cifar10/advtrain"), 16).recipe
+    whole = zoo.preset("cifar10/advtrain").recipe
+    assert whole.adversarial is not None
+    assert shorter == replace(
+        whole,
+        epochs=16,
+        schedule=Steps((8, 12)),
+        adversarial=replace(whole.adversarial, start_epoch=0),
+    )
+    assert (whole.schedule, whole.adversarial.start_epoch) == (Steps((80, 120)), 5)
+    for preset in zoo.PRESETS:  # none is refused, however short
+        assert zoo.shorter(preset, 1).recipe.epochs == 1
+        assert zoo.shorter(preset, preset.recipe.epochs) == preset
 
 
 def test_weights_only_for_networks_of_ours(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from noisychannel.audit.outcome import Outcome, Rung, outcome
 from noisychannel.audit.page import render, terminal_table
 from noisychannel.audit.plan import SETTINGS, Request, cells
-from noisychannel.audit.target import target
+from noisychannel.audit.target import check_fit, target
 
 __all__ = [
     "SETTINGS",
@@ -11,6 +11,7 @@ __all__ = [
     "Request",
     "Rung",
     "cells",
+    "check_fit",
     "outcome",
     "render",
     "target",

@@ -3,11 +3,13 @@
 import hashlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from noisychannel import zoo
@@ -19,7 +21,7 @@ from noisychannel.errors import UserError, reason
 from noisychannel.networks import Foreign
 from noisychannel.types import Network
 
-__all__ = ["target"]
+__all__ = ["check_fit", "target"]
 
 
 def target(text: str, data: Dataset, network: Callable[[], Network], decision: Decision) -> Defense:
@@ -50,6 +52,46 @@ def target(text: str, data: Dataset, network: Callable[[], Network], decision: D
         f"{text}: expected an nn.Module from [0, 1] inputs to logits, or a noisychannel Defense, "
         f"got a {type(made).__name__}"
     )
+
+
+def check_fit(name: str, defense: Defense, data: Dataset) -> None:
+    """Ask the network about one example before the work.
+
+    Args:
+        name: what messages call the defense.
+        defense: whose network need not be trained first.
+        data: the examples that it will be asked about.
+
+    Raises:
+        UserError: the network does not take such examples, or has too few classes.
+
+    Warns:
+        UserWarning: it takes them, but was made for others.
+    """
+    example, made_for = data.slice(0, 1).load(), defense.network.shape
+    module = defense.network.build()  # a checkpoint that does not fit is said here
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = module(example.x)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{name}: expected examples of a shape like {made_for}, for which the network was made, got "
+            f"{data.shape} of {data.name} ({reason(error)}); choose other data or another network"
+        ) from error
+    classes = logits.shape[1]
+    if classes < data.classes:
+        raise UserError(
+            f"{name}: expected data of at most {classes} classes, which the network tells apart, got "
+            f"{data.classes} in {data.name}; choose other data or another network"
+        )
+    if data.shape != made_for or data.classes != classes:
+        warnings.warn(
+            f"{name}: made for examples of shape {made_for} and {classes} classes, asked about those of "
+            f"{data.name}, {data.shape} and {data.classes}: is that the data it was trained on?",
+            stacklevel=2,
+        )
 
 
 def _call(text: str) -> Any:

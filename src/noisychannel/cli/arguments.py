@@ -58,8 +58,9 @@ def network(name: str, data: str, how: Execution) -> Network:
     if data == "digits" and name in ("", "small"):
         return digits_network(how)
     raise UserError(
-        "network: expected small (with --data digits), a zoo network such as cifar10/plain-fast, one of "
-        "the authors' such as cifar10-resnet20-plain, hub:owner/name, or a FILE.py:FUNCTION target, "
+        "network: expected small (with --data digits), a zoo network such as cifar10/plain-fast, a "
+        "folder that train wrote, one of the authors' such as cifar10-resnet20-plain, hub:owner/name, or a "
+        "FILE.py:FUNCTION target, "
         f"got {name!r} with --data {data}"
     )
 

@@ -49,11 +49,14 @@ _EPSILON = typer.Option(help="Budget in pixels of [0, 1], e.g. 0.5 or 8/255.")
 _DECISION = typer.Option(help="single, vote:K or mean_prob:K.")
 _ASSUMED = typer.Option(help="Channel that the partially adaptive attacker assumes.")
 _NETWORK = typer.Option(
-    help="Behind a channel: small (trained here), a zoo network (cifar10/plain-fast), an authors' checkpoint."
+    help="Behind a channel: small (trained here), a zoo network (cifar10/plain-fast), a folder that train "
+    "wrote, an authors' checkpoint."
 )
 _STEPS = typer.Option(help="Gradients per image of PGD; the search for the smallest takes more.")
 _EOT = typer.Option(help="Draws per gradient through a random channel.")
-_TARGETS = typer.Argument(help="gauss:0.3, fc:60, svd:50+clip …, zoo:NAME, or FILE.py:FUNCTION")
+_TARGETS = typer.Argument(
+    help="gauss:0.3, fc:60, svd:50+clip …, zoo:NAME, zoo:FOLDER of a trained network, or FILE.py:FUNCTION"
+)
 
 
 def main() -> None:
@@ -114,9 +117,9 @@ def audit(
         )
 
     requests = tuple(request(text) for text in targets)
-    for behind in (r.defense for r in requests):
-        if not trainings(behind):
-            behind.network.build()  # a checkpoint that does not fit is said before the work
+    for one in requests:
+        if not trainings(one.defense):
+            audits.check_fit(one.name, one.defense, chosen)
     results = Store(store)
     run_with_bar([m for r in requests for c in audits.cells(r) for m in c.measures], results)
     outcomes = tuple(audits.outcome(r, results) for r in requests)

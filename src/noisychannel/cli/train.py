@@ -1,6 +1,5 @@
 """The command that trains a preset and writes its model card."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -37,9 +36,9 @@ def train(
     if epochs < 0:
         raise expected("epochs", "a whole number ≥ 0", epochs)
     if epochs:
-        chosen = replace(chosen, recipe=replace(chosen.recipe, epochs=epochs))
+        chosen = zoo.shorter(chosen, epochs)
     how = arguments.execution(device, threads, micro_batch=128)
-    arguments.writable(output)
+    arguments.writable(output / chosen.name)
     _ = chosen.train.size, chosen.test.size  # what is wrong with the data is said before the work
     task = zoo.train(chosen, seed, devices, how)
     zoo.check_place(output / chosen.name, task)

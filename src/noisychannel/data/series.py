@@ -206,7 +206,7 @@ def _lines(path: Path) -> list[str]:
         data = gzip.decompress(data) if path.suffix == ".gz" else data
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"series: expected {path} to be readable, got {error}") from error
-    return data.decode("utf-8", "replace").splitlines()
+    return data.decode("utf-8-sig", "replace").splitlines()  # some editors put a mark before line 1
 
 
 def _tsv(lines: list[str]) -> Iterator[_Row]:
@@ -223,19 +223,25 @@ def _ts(lines: list[str], path: Path) -> Iterator[_Row]:
         "@classlabel false": "class labels",
         "@targetlabel true": "class labels",
     }
-    header = True
+    header, declared = True, list[str]()
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text[0] == "#":
             continue
         if header:
             words = " ".join(text.lower().split()[:2])
+            declared = text.split()[2:] if words == "@classlabel true" else declared
             if words in refused or text[0] != "@":
                 wanted = refused.get(words, "a header that ends with @data")
                 raise DataError(f"series: expected {wanted}, got {text[:40]!r} in {path}")
             header = words != "@data"
             continue
         *dimensions, label = text.split(":")
+        if dimensions and declared and _value(label.strip()) not in map(_value, declared):
+            raise DataError(
+                f"series: expected a label of @classLabel ({', '.join(declared)}), got {label.strip()!r} "
+                f"in line {number} of {path}"
+            )
         yield _Row(number, label.strip(), [part.split(",") for part in dimensions])
 
 
@@ -250,7 +256,7 @@ def _numbers(row: _Row, path: Path) -> NDArray[np.float64]:
         raise DataError(
             f"series: expected a label and numbers, got something else in {where}"
         ) from None
-    if not row.label or not x.size:
+    if row.label.lower() in ("", "?", "nan") or not x.size:
         raise DataError(f"series: expected a label and numbers, got too little in {where}")
     if not np.isfinite(x).all():
         missing = int((~np.isfinite(x)).sum())

@@ -86,6 +86,14 @@ def _load_digits() -> tuple[NDArray[Any], Rows]:
     return (bunch.images / 16).astype(np.float32)[:, None], bunch.target.astype(np.int64)
 
 
+_HOMES = {
+    "cifar10": "its folder cifar10 holds Parquet files with train and test in their names",
+    "svhn": "its folder svhn holds train_32x32.mat and test_32x32.mat",
+    "ucr": "its folder ucr holds NAME_TRAIN.tsv and NAME_TEST.tsv",
+}
+"""What to put where, for the data sets of the presets."""
+
+
 def open_source(name: str, split: str, image_column: str, label_column: str) -> Source:
     """A split of the data set called `name`: digits, a folder (of `$NOISYCHANNEL_DATA` or any), a hub name.
 
@@ -108,7 +116,8 @@ def open_source(name: str, split: str, image_column: str, label_column: str) -> 
     known = ["digits"] + (sorted(p.name for p in Path(root).glob("*/")) if root else [])
     raise DataError(
         f"data set: expected one of {', '.join(known)}, a folder, or a hub name owner/name, "
-        f"got {name!r}; $NOISYCHANNEL_DATA, the folder of data sets, is {root or 'not set'}"
+        f"got {name!r}; $NOISYCHANNEL_DATA, the folder of data sets, is {root or 'not set'}, and "
+        f"{_HOMES.get(name.partition('/')[0], 'the README says what a folder holds')}"
     )
 
 

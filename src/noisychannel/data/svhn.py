@@ -77,7 +77,7 @@ def _variable(file: Path, name: str, _state: State) -> NDArray[Any]:
             f"SVHN: expected {file} to be a MATLAB 5 file with X and y, got {error!r}; load it anew"
         ) from error
     if name == "X":
-        fits = found.ndim == 4 and found.shape[2] == 3 and found.dtype == np.uint8
+        fits = found.shape[:3] == (32, 32, 3) and found.ndim == 4 and found.dtype == np.uint8
     else:
         fits = found.size == len(found) and bool(np.isin(found, np.arange(1, 11)).all())
     if not fits:

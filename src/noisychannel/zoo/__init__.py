@@ -1,6 +1,6 @@
 """The paper's networks by name: how each is made, those that come trained, and their cards."""
 
-from noisychannel.zoo.card import Card, check_place, write_card
+from noisychannel.zoo.card import Card, check_place, with_weights, write_card
 from noisychannel.zoo.presets import PRESETS, Preset
 from noisychannel.zoo.resolve import (
     clean_measure,
@@ -9,8 +9,8 @@ from noisychannel.zoo.resolve import (
     network,
     preset,
     shelf,
+    shorter,
     train,
-    with_weights,
 )
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "network",
     "preset",
     "shelf",
+    "shorter",
     "train",
     "with_weights",
     "write_card",

@@ -3,18 +3,26 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from noisychannel.decision import Single
+from noisychannel.defenses import Operated
 from noisychannel.engine import Measure, Store, Train, history, key_of, table
 from noisychannel.errors import UserError
+from noisychannel.networks import NETWORKS, Checkpoint
 from noisychannel.report.stats import Estimate, accuracy
 from noisychannel.spec import describe
+from noisychannel.types import Network
 from noisychannel.zoo.presets import Preset
 
-__all__ = ["Card", "check_place", "write_card"]
+__all__ = ["Card", "check_place", "from_card", "preset_of", "with_weights", "write_card"]
+
+
+_CARD, _WEIGHTS = "card.json", "weights.safetensors"
+_FILES = (_CARD, "README.md", _WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -46,17 +54,18 @@ def write_card(
     machine = store.run(key_of(train))
     card = Card(chosen, train, clean, measure.draws, command, machine)
     check_place(folder, train)
-    weights = store.read(key_of(train), "weights.safetensors")
+    weights = store.read(key_of(train), _WEIGHTS)
     digest = hashlib.sha256(weights).hexdigest()
     epochs = [e._asdict() for e in history(train, store)]
     facts = _facts(card, digest, epochs)
     files = {
-        "weights.safetensors": weights,
+        _CARD: (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode(),
         "README.md": _page(card, digest, epochs).encode(),
-        "card.json": (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode(),
+        _WEIGHTS: weights,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():  # the card last: what it speaks of is there
+    # The card first: weights without one are taken for a stranger's, and nobody loads them without their hash.
+    for name, content in files.items():
         partial = folder / f"{name}.partial"
         partial.write_bytes(content)
         partial.rename(folder / name)
@@ -64,21 +73,80 @@ def write_card(
 
 
 def check_place(folder: Path, train: Train) -> None:
-    """Refuse a folder with the card of another training: nothing is lost.
+    """Refuse a folder with another training, or with weights of unknown origin: nothing is lost.
 
     Raises:
         UserError: it has one.
     """
-    card = folder / "card.json"
-    try:
-        known = json.loads(card.read_bytes())["training"] if card.exists() else key_of(train)
-    except (OSError, ValueError, KeyError, TypeError):
-        known = "an unreadable card"
-    if known != key_of(train):
+    for name in _FILES:
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise UserError(
+                f"output: expected no folder at {folder / name}, got one; name another with --output"
+            )
+    held = "an unreadable card"
+    if (folder / _CARD).exists():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            held = json.loads((folder / _CARD).read_bytes())["training"]
+    else:
+        held = "weights without a card" if (folder / _WEIGHTS).exists() else key_of(train)
+    if held != key_of(train):
         raise UserError(
             f"output: expected an empty folder or this training's own, got {folder}, which holds another "
-            f"training ({known}); name another folder with --output"
+            f"training ({held}); name another folder with --output"
         )
+
+
+def preset_of(folder: Path) -> str:
+    """The name of the preset that a folder's card speaks of.
+
+    Raises:
+        UserError: the card cannot be read.
+    """
+    return str(_read_card(folder)["name"])
+
+
+def from_card(chosen: Preset, folder: Path) -> Network:
+    """The preset's network with a folder's weights, if they and the network are those of its card.
+
+    Raises:
+        UserError: they are not, or the card cannot be read.
+    """
+    facts, weights = _read_card(folder), Checkpoint(str(folder / _WEIGHTS))
+    if facts["network"] != json.loads(json.dumps(describe(chosen.network))):
+        raise UserError(
+            f"zoo: expected the network of preset {chosen.name} as it is now, got another one in "
+            f"{folder / _CARD}, made by another version; train it again"
+        )
+    if facts["weights_sha256"] != weights.fingerprint():
+        raise UserError(
+            f"zoo: expected the weights that {folder / _CARD} speaks of, got others in {_WEIGHTS}; "
+            "fetch or train them again"
+        )
+    return with_weights(chosen.network, folder / _WEIGHTS)
+
+
+def with_weights(spec: Network, file: Path) -> Network:
+    """A network spec of ours with stored weights.
+
+    Raises:
+        UserError: a stranger's network, whose weights are its own.
+    """
+    ours: tuple[type, ...] = (Operated, *map(type, NETWORKS))
+    if isinstance(spec, ours):
+        return replace(cast("Operated", spec), checkpoint=Checkpoint(str(file)))
+    raise UserError(f"weights: expected a network of ours, got {type(spec).__name__}")
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads((folder / _CARD).read_bytes())
+        if {"name", "network", "weights_sha256"} <= facts.keys():
+            return facts
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise UserError(
+        f"zoo: expected a model card with name, network and weights_sha256, got something else in {folder / _CARD}"
+    )
 
 
 def _facts(card: Card, digest: str, epochs: list[dict[str, Any]]) -> dict[str, object]:

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
-from noisychannel.defenses import Defense, Operated
+from noisychannel.defenses import Defense
 from noisychannel.engine import Execution, Measure, Train, Trained
 from noisychannel.errors import UserError
-from noisychannel.networks import NETWORKS, Checkpoint, imagenet_resnet50
+from noisychannel.networks import imagenet_resnet50
+from noisychannel.training import Steps
 from noisychannel.types import Network
+from noisychannel.zoo.card import from_card, preset_of
 from noisychannel.zoo.presets import PRESETS, Preset
 
 __all__ = [
@@ -19,8 +20,8 @@ __all__ = [
     "network",
     "preset",
     "shelf",
+    "shorter",
     "train",
-    "with_weights",
 ]
 
 CLEAN_DRAWS = {"fixed": 10, "own": 10, "shared": 20}
@@ -51,6 +52,28 @@ def train(chosen: Preset, seed: int = 0, devices: int = 1, how: Execution | None
     )
 
 
+def shorter(chosen: Preset, epochs: int) -> Preset:
+    """A preset of fewer (or more) epochs for a trial: whatever happens at an epoch happens in proportion.
+
+    Raises:
+        UserError: fewer than 1.
+    """
+    recipe = chosen.recipe
+
+    def scaled(epoch: int) -> int:
+        return epoch * epochs // recipe.epochs
+
+    schedule, attacked = recipe.schedule, recipe.adversarial
+    if isinstance(schedule, Steps):
+        schedule = replace(
+            schedule, epochs=tuple(sorted({scaled(e) for e in schedule.epochs} - {0}))
+        )
+    if attacked is not None:
+        attacked = replace(attacked, start_epoch=scaled(attacked.start_epoch))
+    changed = replace(recipe, epochs=epochs, schedule=schedule, adversarial=attacked)
+    return replace(chosen, recipe=changed)
+
+
 def clean_measure(task: Train, chosen: Preset) -> Measure:
     """The trained network's answers to the test examples without any attack, behind the channel of its training."""
     how = Execution(task.execution.device, task.execution.threads)
@@ -72,43 +95,48 @@ def has_weights(name: str) -> bool:
 
 
 def network(name: str) -> Network:
-    """The trained network of a preset that comes with the package, or a `hub:` network.
+    """A trained network: one that comes with the package, one that `noisychannel train` made, or a `hub:` one.
+
+    Args:
+        name: of a preset, of a folder with `card.json` and `weights.safetensors`, or `hub:owner/name`.
 
     Raises:
-        UserError: no such preset, or it has to be trained first.
+        UserError: no such network, it has to be trained first, or its weights are not those of its card.
     """
     if name.startswith("hub:"):
         return _from_hub(name)
-    chosen = preset(name)
-    if not has_weights(name):
-        raise UserError(
-            f"zoo: expected weights of {name!r} in {shelf()}, found none; train them with "
-            f"noisychannel train --preset {name} --output {shelf()}"
-        )
-    return with_weights(chosen.network, shelf() / name / "weights.safetensors")
+    chosen, folder = _trained(name)
+    return from_card(chosen, folder)
 
 
 def defense(name: str) -> Defense:
-    """The trained network of a preset behind the channel that it was trained with, if any.
+    """A trained network behind the channel that it was trained with, if any.
 
     Raises:
         UserError: as `network`.
     """
     if name.startswith("hub:"):
         return Defense(network(name))
-    return Defense(network(name), preset(name).recipe.channel)
+    chosen, folder = _trained(name)
+    return Defense(from_card(chosen, folder), chosen.recipe.channel)
 
 
-def with_weights(spec: Network, file: Path) -> Network:
-    """A network spec of ours with stored weights.
-
-    Raises:
-        UserError: a stranger's network, whose weights are its own.
-    """
-    ours: tuple[type, ...] = (Operated, *map(type, NETWORKS))
-    if isinstance(spec, ours):
-        return replace(cast("Operated", spec), checkpoint=Checkpoint(str(file)))
-    raise UserError(f"weights: expected a network of ours, got {type(spec).__name__}")
+def _trained(name: str) -> tuple[Preset, Path]:
+    """A preset and the folder with its weights. A preset's name means the shelf before it means a folder."""
+    if not has_weights(name) and (Path(name) / "card.json").is_file():
+        return preset(preset_of(Path(name))), Path(name)
+    if any(name == p.name for p in PRESETS) and not has_weights(name):
+        raise UserError(
+            f"zoo: expected weights of {name!r} in {shelf()}, found none; train them with "
+            f"noisychannel train --preset {name} --output my-zoo, and name my-zoo/{name} then"
+        )
+    if not has_weights(name):
+        shipped = ", ".join(p.name for p in PRESETS if has_weights(p.name))
+        raise UserError(
+            f"zoo: expected a network that comes trained ({shipped}) or a folder that noisychannel train "
+            f"wrote, with card.json in it, got {name!r}"
+        )
+    return preset(name), shelf() / name
 
 
 def _from_hub(name: str) -> Network:
