@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -28,9 +29,9 @@ class NoiseLaw(Protocol):
         ...
 
 
-def _check(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise expected(name, "a finite number ≥ 0", value)
+def _check(name: str, value: object) -> None:
+    if not (isinstance(value, Real) and 0 <= float(value) < math.inf):
+        raise expected(name, "a finite number ≥ 0", repr(value))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from noisychannel.defenses.layers import Altered, Effect, Site
-from noisychannel.defenses.surgery import operate
+from noisychannel.defenses.surgery import check_matches, check_patterns, operate
 from noisychannel.errors import expected
 from noisychannel.noise import GaussLaw, NoiseLaw
 from noisychannel.types import Sharing
@@ -56,10 +56,12 @@ class RobustNet:
 
     def __post_init__(self) -> None:
         check_when(self.when)
+        for name in ("init", "inner"):
+            _check_law(name, getattr(self, name))
+        _check_placements(self.exceptions)
         if not self._laws:
             raise expected("init and inner", "a noise law in one of them", "none")
-        if self.init_at < 0:
-            raise expected("init_at", "a whole number ≥ 0", self.init_at)
+        _check_position(self.init_at)
 
     @property
     def _laws(self) -> list[NoiseLaw]:
@@ -99,10 +101,8 @@ class RobustNet:
         noisy = operate(module, choose, shape, skip=skip)
         if self.init is not None and self.init_at >= len(names):
             raise expected("init_at", f"one of the {len(names)} convolutions, from 0", self.init_at)
-        for pattern, law in self.exceptions:
-            if law is not None and not any(re.match(pattern, name) for name in names):
-                wanted = f"patterns of convolutions such as {names[0]}"
-                raise expected("exceptions", wanted, repr(pattern))
+        patterns = tuple(pattern for pattern, law in self.exceptions if law is not None)
+        check_matches("exceptions", patterns, names)
         return noisy
 
 
@@ -126,6 +126,28 @@ class NoisyInput:
             alpha: Tensor = getattr(layer, "alpha_i")  # noqa: B009  # under ParamNet it is not a Parameter
             noise = noise * alpha
         return layer.affine(x + noise, layer.weight, layer.bias)
+
+
+def _check_position(value: object) -> None:
+    if not (isinstance(value, int) and value >= 0):
+        raise expected("init_at", "a whole number ≥ 0", repr(value))
+
+
+def _check_law(name: str, law: object) -> None:
+    if law is not None and not isinstance(law, NoiseLaw):
+        raise expected(name, "a noise law such as GaussLaw(0.2), or None", repr(law))
+
+
+def _check_placements(exceptions: object) -> None:
+    """Refuse what is not a tuple of pairs (pattern, law or None)."""
+    pair = '(("stem", GaussLaw(0.1)),)'
+    if not isinstance(exceptions, tuple):
+        raise expected("exceptions", f"a tuple of pairs such as {pair}", repr(exceptions))
+    for item in exceptions:  # pyright: ignore[reportUnknownVariableType]
+        if not (isinstance(item, tuple) and len(item) == 2):  # pyright: ignore[reportUnknownArgumentType]
+            raise expected("exceptions", f"a tuple of pairs such as {pair}", repr(exceptions))  # pyright: ignore[reportUnknownArgumentType]
+        check_patterns("exceptions", item[:1])
+        _check_law("exceptions", item[1])  # pyright: ignore[reportUnknownArgumentType]
 
 
 def active(when: When, *, training: bool) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import ClassVar, Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from noisychannel.defenses.layers import Altered, AlteredConv1d, AlteredConv2d, Site
-from noisychannel.defenses.surgery import operate
+from noisychannel.defenses.surgery import check_patterns, operate
 from noisychannel.errors import UserError, expected
 from noisychannel.types import Sharing
 
@@ -56,8 +57,10 @@ class BandLimited:
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.compression <= 100:
-            raise expected("compression", "0 … 100 percent", self.compression)
+        check_patterns("skip", self.skip)
+        percent: object = self.compression
+        if not isinstance(percent, Real) or not 0 <= percent <= 100:
+            raise expected("compression", "0 … 100 percent", repr(percent))
         if self.size not in ("fast", "authors"):
             raise expected("size", "fast or authors", repr(self.size))
 

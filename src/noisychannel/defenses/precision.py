@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from noisychannel.defenses.layers import LAYERS, Altered, Site
-from noisychannel.defenses.surgery import operate
+from noisychannel.defenses.surgery import check_patterns, operate
 from noisychannel.errors import expected
 from noisychannel.types import Sharing
 
@@ -42,6 +42,7 @@ class HalfPrecision:
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_patterns("skip", self.skip)
         if self.dtype not in ("float16", "bfloat16"):
             raise expected("dtype", "float16 or bfloat16", repr(self.dtype))
 

@@ -1,20 +1,20 @@
 """Surgery: layers of any network replaced by ones that adopt their parameters and do one more thing.
 
-Names in the state dict stay, copies and pickles work, and a probe forward must see every operated
-layer fire: a replaced layer that its parent never calls would silently be no defense.
+Names in the state dict stay, copies and pickles work, and a probe must see every operated layer
+compute: a replaced layer that its parent never calls would silently be no defense.
 """
 
 import copy
 import re
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-from noisychannel import rng
 from noisychannel.defenses.layers import (
     ALTERED,
     CONVOLUTIONS,
@@ -26,14 +26,34 @@ from noisychannel.defenses.layers import (
     Effect,
     Site,
 )
-from noisychannel.errors import UserError
+from noisychannel.defenses.probe import firing_order, prove
+from noisychannel.errors import UserError, expected, reason
 
-__all__ = ["altered", "learnt_scales", "operate", "sites_of"]
+__all__ = [
+    "altered",
+    "check_matches",
+    "check_patterns",
+    "copied",
+    "learnt_scales",
+    "operate",
+    "sites_of",
+]
 
 _OPERATED = (AlteredConv1d, AlteredConv2d, AlteredLinear)
 _CONVOLVING = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 )  # fmt: skip
+
+_HARMLESS = frozenset(
+    {"reset_parameters", "extra_repr", "__init__", "__module__", "__doc__", "__annotations__",
+     "__firstlineno__", "__static_attributes__", "__qualname__", "__constants__", "__slots__",
+     "__orig_bases__", "__parameters__", "__weakref__", "__dict__", "__annotate__",
+     "__annotate_func__", "__annotations_cache__", "__abstractmethods__", "_abc_impl"}
+)  # fmt: skip
+"""What a subclass may define and yet compute as its base does."""
+_NAME = "noisychannel: altered"
+"""A hook's key; torch's own are numbers, which another process counts anew."""
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def operate(
@@ -53,12 +73,12 @@ def operate(
         skip: patterns (from the start) of names of layers that are not offered.
 
     Raises:
-        UserError: no layer matched; a layer that cannot be operated; one that the network never calls.
+        UserError: no layer matched; a layer that cannot be operated; one that the network never
+            calls, or whose weight it also reads elsewhere (unseen where that is `weight.data`).
     """
     _targets(module, kinds, skip)  # first, since torch cannot even copy some that are refused
-    own = copy.deepcopy(module)
-    names = _targets(own, kinds, skip)
-    sites = _probe(own, names, shape)
+    own = copied(module)
+    sites = firing_order(own, _targets(own, kinds, skip), shape)
     chosen = {site.name: effect for site in sites if (effect := choose(site)) is not None}
     if not chosen:
         raise UserError(
@@ -68,7 +88,7 @@ def operate(
     for site in sites:
         if site.name in chosen:
             _replace(own, site, chosen[site.name])
-    _probe(own, {name: own.get_submodule(name) for name in chosen}, shape)
+    prove(own, list(chosen), shape, module)
     return own
 
 
@@ -79,7 +99,7 @@ def sites_of(
     skip: tuple[str, ...] = (),
 ) -> list[Site]:
     """The layers that surgery would meet, in the order in which they fire. Raises: UserError as `operate`."""
-    return _probe(module, _targets(module, kinds, skip), shape)
+    return firing_order(module, _targets(module, kinds, skip), shape)
 
 
 def altered(module: nn.Module) -> Iterator[tuple[str, Altered]]:
@@ -100,20 +120,54 @@ def learnt_scales(module: nn.Module) -> frozenset[str]:
     )
 
 
+def copied(module: _Module, who: str = "surgery") -> _Module:
+    """A deep copy. Raises: UserError where torch or a stranger's code cannot make one."""
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:
+        raise UserError(
+            f"{who}: expected a network that copy.deepcopy can copy, got: {reason(error)[:200]}; "
+            "make weights that are computed from others (weight_norm) plain ones first"
+        ) from error
+
+
+def check_patterns(name: str, patterns: object) -> None:
+    """Refuse what is no tuple of regular expressions."""
+    if not isinstance(patterns, tuple):  # a text would be taken letter by letter
+        raise expected(name, 'a tuple of patterns such as ("stem",)', repr(patterns))
+    for pattern in patterns:  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(pattern, str):
+            raise expected(name, 'patterns such as "stem"', repr(pattern))  # pyright: ignore[reportUnknownArgumentType]
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise expected(name, "a regular expression", f"{pattern!r} ({error})") from error
+
+
+def check_matches(name: str, patterns: tuple[str, ...], layers: list[str]) -> None:
+    """Refuse a pattern that no layer's name begins with."""
+    for pattern in patterns:
+        if layers and not any(re.match(pattern, layer) for layer in layers):
+            raise expected(name, f"patterns of layers such as {layers[0]}", repr(pattern))
+
+
 def _targets(
     module: nn.Module, kinds: tuple[type[nn.Module], ...], skip: tuple[str, ...]
 ) -> dict[str, nn.Module]:
     """The layers on offer, each once, under its first name."""
     # All that convolve are looked at, so that one that cannot be operated is an error, not a gap.
     wanted = (*kinds, *_CONVOLVING) if set(kinds) & set(CONVOLUTIONS) else kinds
+    check_patterns("skip", skip)
+    every = {n: layer for n, layer in module.named_modules() if _is_one_of(layer, wanted)}
+    check_matches("skip (RobustNet: exceptions)", skip, list(every))
     found: dict[str, nn.Module] = {}
-    for name, layer in module.named_modules():
-        if not isinstance(layer, wanted) or any(re.match(p, name) for p in skip):
+    for name, layer in every.items():
+        if any(re.match(p, name) for p in skip):
             continue
-        if reason := _refusal(layer):
+        if why := _refusal(layer):
             raise UserError(
                 f"surgery: cannot operate on {name or 'the network'} ({type(layer).__name__}): "
-                f"{reason}; name it in skip (RobustNet: exceptions) to leave it as it is"
+                f"{why}; name it in skip (RobustNet: exceptions) to leave it as it is"
             )
         found[name] = layer
     if not found:
@@ -124,13 +178,24 @@ def _targets(
     return found
 
 
+def _is_one_of(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether it is of these kinds, or was before it was scripted."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        return getattr(layer, "original_name", "") in {kind.__name__ for kind in kinds}
+    return isinstance(layer, kinds)
+
+
 def _refusal(layer: nn.Module) -> str | None:
     """Why a layer cannot be operated, if so."""
     if isinstance(layer, _OPERATED):
         return "it has been operated already"
+    if isinstance(layer, torch.jit.ScriptModule):
+        return "it is scripted; give the network in Python"
     base = next((kind for kind in LAYERS if isinstance(layer, kind)), None)
     if base is None:
         return "only Conv1d, Conv2d and Linear are known"
+    if isinstance(layer, LazyModuleMixin):
+        return "it has no weights yet; show the network an example first"
     if parametrize.is_parametrized(layer):
         return "its weights are parametrised; remove the parametrisation first"
     if "weight" not in dict(layer.named_parameters(recurse=False)):
@@ -140,6 +205,13 @@ def _refusal(layer: nn.Module) -> str | None:
         base is not nn.Linear and kind._conv_forward is not base._conv_forward  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
     ):
         return f"it computes otherwise than {base.__name__}"
+    # An altered layer is a plain Conv1d, Conv2d or Linear: what a subclass or this one layer has more
+    # would be lost, or, as with a `forward` of its own, would be called in the place of the effect.
+    if more := [n for n in vars(layer) if callable(getattr(base, n, None))]:
+        return f"its {more[0]} was replaced on the layer itself; put the original back first"
+    own = kind.__mro__[: kind.__mro__.index(base)]
+    if more := [n for part in own for n in vars(part) if n not in _HARMLESS]:
+        return f"its class adds {more[0]} to {base.__name__}, which would be lost"
     return None
 
 
@@ -153,6 +225,9 @@ def _replace(module: nn.Module, site: Site, effect: Effect) -> None:
     parts = vars(old).items()
     new.__dict__.update({k: v.copy() if isinstance(v, dict) else v for k, v in parts})
     new.effect = effect
+    # torch asks whether any layer has hooks before it takes a fused path (nn.TransformerEncoderLayer
+    # in eval mode without gradients), which reads the weights and calls no layer.
+    vars(new)["_forward_pre_hooks"][_NAME] = _calls_count
     if (scale := effect.scale(site)) is not None:
         like = next(old.parameters())
         new.register_parameter(scale[0], nn.Parameter(scale[1].to(like.device, like.dtype)))
@@ -170,65 +245,13 @@ def _replace(module: nn.Module, site: Site, effect: Effect) -> None:
     old.register_forward_pre_hook(partial(_bypassed, site.name))
 
 
+def _calls_count(_layer: nn.Module, _given: object) -> None:
+    """Hook of an altered layer: that there is one is all."""
+
+
 def _bypassed(name: str, _layer: nn.Module, _given: object) -> None:
     """Hook of a replaced layer, which its parent may still hold in a list or a method."""
     raise UserError(
         f"surgery: the network calls {name} without what was done to it; its parent holds the layer "
         "elsewhere than among its modules; name it in skip"
     )
-
-
-def _probe(module: nn.Module, layers: dict[str, nn.Module], shape: tuple[int, ...]) -> list[Site]:
-    """Show the network one grey example and note the layers in the order in which they fire."""
-    fired: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        def hook(
-            _: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], made: Tensor
-        ) -> None:
-            given = args[0] if args else named["input"]
-            fired.setdefault(name, (tuple(given.shape[1:]), tuple(made.shape[1:])))
-
-        return hook
-
-    handles = [
-        layer.register_forward_hook(note(name), with_kwargs=True) for name, layer in layers.items()
-    ]
-    tensors = [*module.parameters(), *module.buffers(), torch.zeros(())]
-    tensor = next(t for t in tensors if t.is_floating_point())
-    nobody = torch.zeros(1, dtype=torch.long)
-    try:
-        with _eval_mode(module), torch.no_grad(), rng.torch_seeded(rng.Stream("selection", nobody)):
-            module(torch.full((1, *shape), 0.5, device=tensor.device, dtype=tensor.dtype))
-    except UserError:
-        raise
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"surgery: expected a network that takes an example of shape {shape}, got: {reason}"
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    silent = [name for name in layers if name not in fired]
-    if silent:
-        raise UserError(
-            f"surgery: the network never calls {', '.join(silent[:3])} "
-            f"({len(silent)} of {len(layers)} layers), so nothing done there would count; "
-            "its parent uses the weights directly, or does not use the layer; name it in skip (RobustNet: exceptions)"
-        )
-    return [
-        Site(name, layers[name], position, *shapes)
-        for position, (name, shapes) in enumerate(fired.items())
-    ]
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Generator[None]:
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in modes:
-            m.training = training

@@ -1,19 +1,22 @@
 """Noise on weights: ParamNet on all parameters, PNI on those of the layers, with a learnt scale."""
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from numbers import Real
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.parameter import is_lazy
 
 from noisychannel import rng
 from noisychannel.defenses.activations import NoisyInput, When, active, check_when
 from noisychannel.defenses.layers import LAYERS, Altered, Site
-from noisychannel.defenses.surgery import operate
+from noisychannel.defenses.passes import called_before, mark, remembered
+from noisychannel.defenses.probe import prove_replaceable, show
+from noisychannel.defenses.surgery import check_patterns, copied, operate
 from noisychannel.errors import UserError, expected
 from noisychannel.noise import GaussLaw
 from noisychannel.types import Sharing
@@ -32,7 +35,8 @@ class ParamNet:
             examples, and a network without noise of its own.
 
     Raises:
-        UserError: a number or word out of range; when called, what `own` cannot take.
+        UserError: a number or word out of range; when called with a network, one that the noise
+            would not reach everywhere, and what `own` cannot take.
 
     Source: paper 4.6, Figure 2 C; details §4.
     """
@@ -63,8 +67,10 @@ class ParamNet:
 
     def __call__(self, module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
         """The network behind the same names, its parameters perturbed at each call."""
-        del shape  # every parameter is reached by name, so there is nothing to probe
-        return NoisyModule(module, self)
+        noisy = NoisyModule(module, self)
+        prove_replaceable(noisy.hidden[0], shape)
+        show(noisy, shape, noisy, 2, who="ParamNet")
+        return noisy
 
 
 class NoisyModule(nn.Module):
@@ -72,9 +78,19 @@ class NoisyModule(nn.Module):
 
     def __init__(self, module: nn.Module, how: ParamNet) -> None:
         super().__init__()
-        inner = copy.deepcopy(module)
+        if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+            raise UserError(
+                "ParamNet: expected a network in Python, got a scripted one, whose parameters cannot "
+                "be replaced for a call; give the network that was scripted"
+            )
+        inner = copied(module, "ParamNet")
         if not any(True for _ in inner.parameters()):
             raise UserError(f"ParamNet: expected parameters, found none in {type(module).__name__}")
+        if unmade := [n for n, p in inner.named_parameters() if is_lazy(p)]:
+            raise UserError(
+                f"ParamNet: expected parameters with sizes, got a lazy {unmade[0]}; "
+                "show the network an example first"
+            )
         # The same dictionaries, so that names, moves and loads reach both. The tuple hides it from
         # registration, which would put a prefix before every name.
         for part in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
@@ -83,7 +99,7 @@ class NoisyModule(nn.Module):
         self.hidden = (inner,)
         self.training = inner.training  # not train(): parts may be in other modes
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:  # a stranger's network may give more than logits
         how, inner = self.how, self.hidden[0]
         inner.training = self.training  # the one part that no walk over the modules reaches
         if not (active(how.when, training=self.training) and how.sigma > 0):
@@ -109,7 +125,13 @@ class NoisyModule(nn.Module):
         noisy = {n: p + sigma * each_normal(p, len(x)) for n, p in named.items()}
 
         def one(parameters: dict[str, Tensor], example: Tensor) -> Tensor:
-            return functional_call(inner, parameters, (example[None],))[0]
+            logits = functional_call(inner, parameters, (example[None],))
+            if not isinstance(logits, Tensor):
+                raise UserError(
+                    "ParamNet: expected a network that gives one tensor for sharing='own', got "
+                    f"{type(logits).__name__}; take sharing='shared', or wrap it to give its logits"
+                )
+            return logits[0]
 
         return vmap(one)(noisy, x)
 
@@ -126,7 +148,9 @@ class PNI:
         granularity: one α per `layer`, per `channel` (of output for weights), or per `element`.
         alpha: its initial value.
         when: `always`, `train` or `test`.
-        sharing: for weights: `shared` by the examples of a pass, or each example's `own`.
+        sharing: for weights: `shared` by the examples of a pass, or each example's `own`. One pass
+            (a call of the network) has one draw of each layer's weights, however often it is
+            called; `own` refuses a layer that is called again.
         skip: patterns of names of layers that are left alone.
 
     Raises:
@@ -137,7 +161,7 @@ class PNI:
     depend on their batch mates). 2. alpha = 0 is the identity only until it is trained.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     where: Literal["weight", "input", "output"] = "weight"
     granularity: Literal["layer", "channel", "element"] = "layer"
     alpha: float = 0.25
@@ -146,6 +170,7 @@ class PNI:
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_patterns("skip", self.skip)
         check_when(self.when)
         _check_sharing(self.sharing)
         for name, words in (
@@ -154,8 +179,9 @@ class PNI:
         ):
             if getattr(self, name) not in words:
                 raise expected(name, f"one of {', '.join(words)}", repr(getattr(self, name)))
-        if not math.isfinite(self.alpha):
-            raise expected("alpha", "a finite number", self.alpha)
+        alpha: object = self.alpha
+        if not (isinstance(alpha, Real) and math.isfinite(alpha)):
+            raise expected("alpha", "a finite number", repr(alpha))
 
     @property
     def stochastic(self) -> bool:
@@ -174,7 +200,10 @@ class PNI:
     def __call__(self, module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
         """A copy of the network with perturbed layers and their α."""
         effect = PerturbedLayer(self)
-        return operate(module, lambda _site: effect, shape, LAYERS, self.skip)
+        perturbed = operate(module, lambda _site: effect, shape, LAYERS, self.skip)
+        if self.where == "weight":
+            mark(perturbed)
+        return perturbed
 
 
 @dataclass(frozen=True)
@@ -219,7 +248,16 @@ class PerturbedLayer:
             return y + alpha * _own_noise(y)
         std = weight.detach().std()
         if how.sharing == "shared":
-            return layer.affine(x, weight + alpha * (std * rng.shared_normal(weight)), bias)
+            noise = remembered(layer, lambda: rng.shared_normal(weight.detach()))
+            return layer.affine(x, weight + alpha * (std * noise), bias)
+        if called_before(layer):
+            # Keeping the noise of every example for a second call would take as much memory as all
+            # their weights, in networks too that call each layer once.
+            raise UserError(
+                "PNI: expected a network that calls each layer once for sharing='own', got one that "
+                f"calls a layer with weights {tuple(weight.shape)} again; take sharing='shared', or "
+                "name it in skip"
+            )
         return layer.affine_each(x, weight + alpha * (std * each_normal(weight, len(x))), bias)
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from noisychannel import rng
 from noisychannel.errors import expected
+from noisychannel.training.checks import number, whole
 
 __all__ = ["FAST", "Adversarial", "craft"]
 
@@ -47,11 +48,11 @@ class Adversarial:
 
     def __post_init__(self) -> None:
         checks = (
-            ("steps", "a whole number ≥ 1", self.steps, self.steps >= 1),
-            ("epsilon", "a number > 0", self.epsilon, self.epsilon > 0),
-            ("step_size", "a number > 0", self.step_size, self.step_size > 0),
-            ("start_epoch", "a whole number ≥ 0", self.start_epoch, self.start_epoch >= 0),
-            ("mix", "a number in (0, 1]", self.mix, 0 < self.mix <= 1),
+            ("steps", "a whole number ≥ 1", self.steps, whole(self.steps, 1)),
+            ("epsilon", "a number > 0", self.epsilon, number(self.epsilon, 0)),
+            ("step_size", "a number > 0", self.step_size, number(self.step_size, 0)),
+            ("start_epoch", "a whole number ≥ 0", self.start_epoch, whole(self.start_epoch, 0)),
+            ("mix", "a number in (0, 1]", self.mix, number(self.mix, 0) and self.mix <= 1),
             ("labels", "predicted or true", self.labels, self.labels in ("predicted", "true")),
         )
         for name, wanted, got, fine in checks:

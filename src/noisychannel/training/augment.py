@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from noisychannel import rng
 from noisychannel.errors import expected
+from noisychannel.training.checks import number, whole
 
 __all__ = ["Augment"]
 
@@ -38,11 +39,11 @@ class Augment:
     early_share: float = 0.6
 
     def __post_init__(self) -> None:
-        if self.pad < 0:
+        if not whole(self.pad, 0):
             raise expected("pad", "a whole number ≥ 0", self.pad)
-        if self.early_size < 0:
+        if not whole(self.early_size, 0):
             raise expected("early_size", "a whole number ≥ 0", self.early_size)
-        if not 0 <= self.early_share <= 1:
+        if not (number(self.early_share, least=0) and self.early_share <= 1):
             raise expected("early_share", "a number in 0 … 1", self.early_share)
 
     def __call__(self, x: Tensor, stream: rng.Stream, done: float) -> Tensor:

@@ -2,9 +2,7 @@
 
 import copy
 import time
-import warnings
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +13,13 @@ from torch.nn import functional
 
 from noisychannel import rng
 from noisychannel.defenses import learnt_scales
-from noisychannel.errors import UserError, expected
+from noisychannel.errors import UserError
 from noisychannel.training import checkpoint
 from noisychannel.training.adversarial import Adversarial, craft
-from noisychannel.training.checkpoint import Epoch, State
-from noisychannel.training.recipe import Recipe
+from noisychannel.training.checkpoint import Epoch, Made, State
+from noisychannel.training.door import BATCH_NORMS
+from noisychannel.training.logs import ignore, logger
+from noisychannel.training.recipe import Recipe, seen
 from noisychannel.training.schedules import Moment
 from noisychannel.types import Batch
 
@@ -30,7 +30,6 @@ Tick = Callable[[int], None]
 
 _SAVE_SECONDS = 60.0
 _VALIDATION_DRAWS = 4
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Fitted(NamedTuple):
@@ -40,10 +39,6 @@ class Fitted(NamedTuple):
     history: tuple[Epoch, ...]
 
 
-def _ignore(_told: object) -> None:
-    """Listen to nothing; a named function, since processes are started with a pickle."""
-
-
 @dataclass(frozen=True)
 class Watch:
     """What a training tells, and where it keeps what a kill must not lose.
@@ -51,18 +46,22 @@ class Watch:
     Args:
         tick: told of progress.
         epoch: told after each epoch.
-        scratch: folder of the state to go on from; None: a killed training starts anew.
+        scratch: folder of the state to go on from, of this very training: another recipe, other initial
+            weights (seed them) or other examples are refused. One that is finished has nothing to do,
+            and gives its result again. None: a killed training starts anew.
         logs: folder of TensorBoard event files; None: none.
     """
 
-    tick: Tick = _ignore
-    epoch: Callable[[Epoch], None] = _ignore
+    tick: Tick = ignore
+    epoch: Callable[[Epoch], None] = ignore
     scratch: Path | None = None
     logs: Path | None = None
 
 
-def train_on(fabric: Any, module: nn.Module, batch: Batch, recipe: Recipe, watch: Watch) -> Fitted:
-    """Train within a launched Fabric; each of its processes sees its share of every batch.
+def train_on(
+    fabric: Any, module: nn.Module, batch: Batch, recipe: Recipe, watch: Watch, made: Made
+) -> Fitted:
+    """Train within a launched Fabric what `door.check` let in; each process sees its share of every batch.
 
     All randomness (order, crops, noise layers, dropout) is named by the caller's `rng.root` and the
     step, so a training that goes on from `watch.scratch` gives the bytes of one that was never stopped.
@@ -71,7 +70,7 @@ def train_on(fabric: Any, module: nn.Module, batch: Batch, recipe: Recipe, watch
     state = training.resume(watch.scratch)
     watch.tick(state.step * training.size)
     saved = time.monotonic()
-    with _logger(watch.logs if fabric.is_global_zero else None) as log:
+    with logger(watch.logs if fabric.is_global_zero else None) as log:
         while not training.over(state):
             state, finished = training.step(state)
             watch.tick(training.size)
@@ -80,7 +79,7 @@ def train_on(fabric: Any, module: nn.Module, batch: Batch, recipe: Recipe, watch
                 log(state.history[-1])
             late = finished or time.monotonic() - saved > _SAVE_SECONDS
             if watch.scratch is not None and late and fabric.is_global_zero:
-                checkpoint.save(watch.scratch, training.model, training.optimizer, state)
+                checkpoint.save(watch.scratch, training.model, training.optimizer, state, made)
                 saved = time.monotonic()
     return training.result(state)
 
@@ -91,14 +90,10 @@ class _Training:
     def __init__(self, fabric: Any, module: nn.Module, batch: Batch, recipe: Recipe) -> None:
         self.recipe = recipe
         self.batch, self.held_out = _held_out(batch, recipe.validation)
-        if len(self.batch) < 2:
-            raise expected("training examples", "at least 2", len(self.batch))
         self.size = min(recipe.batch_size, len(self.batch))
         self.share = slice(fabric.global_rank, None, fabric.world_size)
-        if self.size % fabric.world_size:
-            raise expected("batch_size", f"a multiple of {fabric.world_size} devices", self.size)
         self.steps = len(self.batch) // self.size
-        self.model = copy.deepcopy(module).requires_grad_(requires_grad=True)
+        self.model = copy.deepcopy(module)
         if batch.x.ndim == 4:
             self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.fabric = fabric
@@ -127,7 +122,7 @@ class _Training:
         rate = self._rate(state)
         part = self.batch.rows(self._rows(epoch, state.step % self.steps))
         stream = rng.Stream("train", part.index, step=state.step)
-        x = self._seen(part.x, stream, epoch)
+        x = seen(self.recipe, part.x, stream, epoch / self.recipe.epochs)
         with rng.torch_seeded(stream.named("torch")):
             loss = self._loss(x, part.y, stream, epoch)
             self.optimizer.zero_grad()
@@ -144,6 +139,8 @@ class _Training:
         """The network whose weights the recipe keeps."""
         if self.recipe.keep == "best" and state.best is not None:
             self.model.load_state_dict(state.best)
+        if self.fabric.is_global_zero:  # the one whose network is handed over
+            _check_finite(self.model)
         network = self.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
         return Fitted(network.eval(), state.history)
 
@@ -162,15 +159,6 @@ class _Training:
             self._order = (epoch, order.to(self.batch.x.device))
         return self._order[1][number * self.size : (number + 1) * self.size][self.share]
 
-    def _seen(self, x: Tensor, stream: rng.Stream, epoch: int) -> Tensor:
-        """The images as the network is shown them: augmented, then through the channel."""
-        recipe = self.recipe
-        if recipe.augment is not None:
-            x = recipe.augment(x, stream, epoch / recipe.epochs)
-        named = stream.named("channel")
-        with torch.no_grad(), rng.bracket(named), rng.torch_seeded(named.named("torch")):
-            return recipe.channel(x)
-
     def _loss(self, x: Tensor, y: Tensor, stream: rng.Stream, epoch: int) -> Tensor:
         how = self.recipe.adversarial
         if how is None or epoch < how.start_epoch:
@@ -179,18 +167,31 @@ class _Training:
         return self._mixed_loss(x, y, stream, how)
 
     def _mixed_loss(self, x: Tensor, y: Tensor, stream: rng.Stream, how: Adversarial) -> Tensor:
-        half = len(x) // 2
-        clean = slice(None) if how.paired else slice(0, half)
-        attacked = slice(None) if how.paired else slice(half, None)
+        (clean, plainly), (attacked, hard) = self._halves(len(x), how)
         named = rng.Stream("train", stream.index[attacked], stream.step, part="adversarial")
         found = craft(self.model, x[attacked], y[attacked], how, named)
         with rng.bracket(named):
-            loss = how.mix * self._cross_entropy(self.parallel(found), y[attacked])
+            loss = (how.mix * hard) * self._cross_entropy(self.parallel(found), y[attacked])
         if how.mix < 1:
             with rng.bracket(rng.Stream("train", stream.index[clean], stream.step)):
                 plain = self._cross_entropy(self.parallel(x[clean]), y[clean])
-            loss = loss + (1 - how.mix) * plain
+            loss = loss + ((1 - how.mix) * plainly) * plain
         return loss
+
+    def _halves(self, count: int, how: Adversarial) -> tuple[tuple[slice, float], ...]:
+        """Which of the examples here are learnt clean, which attacked, and how much the mean loss of each counts.
+
+        The halves are those of the whole batch, of which one device may have more than another: with
+        these weights the mean over the devices is the mean over each half, as on one device.
+        """
+        if how.paired:
+            return (slice(None), 1.0), (slice(None), 1.0)
+        half, devices = self.size // 2, self.fabric.world_size
+        clean = len(range(self.fabric.global_rank, half, devices))
+        return (
+            (slice(0, clean), clean * devices / half),
+            (slice(clean, None), (count - clean) * devices / (self.size - half)),
+        )
 
     def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         return functional.cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing)
@@ -237,7 +238,7 @@ class _Training:
         self.model.train()
         if self.recipe.freeze_norm:
             for module in self.model.modules():
-                if isinstance(module, _BATCH_NORMS):
+                if isinstance(module, BATCH_NORMS):
                     module.eval()
 
 
@@ -245,19 +246,31 @@ def _held_out(batch: Batch, count: int) -> tuple[Batch, Batch | None]:
     """Training examples without, and with, the `count` that a named shuffle holds out."""
     if not count:
         return batch, None
-    if count > len(batch) - 2:
-        raise expected("validation", f"at most {len(batch) - 2} of {len(batch)} examples", count)
     order = torch.randperm(len(batch), generator=rng.generator("train", "held out"))
     chosen, rest = order[:count].sort().values, order[count:].sort().values
     device = batch.x.device
     return batch.rows(rest.to(device)), batch.rows(chosen.to(device))
 
 
+def _check_finite(model: nn.Module) -> None:
+    """The loss of an epoch says nothing of its last step."""
+    learnt = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for place, layer in model.named_modules():
+        if isinstance(layer, BATCH_NORMS):
+            learnt |= {f"{place}.{name}": b for name, b in layer.named_buffers(recurse=False)}
+    for name, tensor in learnt.items():
+        if not bool(tensor.isfinite().all()):
+            raise UserError(
+                f"training: expected finite weights, got others in {name} at the end; lower the learning rate"
+            )
+
+
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Weight decay on all but learnt noise scales: it would shrink the noise, whatever the loss says."""
     scales = learnt_scales(model)
     groups = [
-        {"params": [p for n, p in model.named_parameters() if (n in scales) == learnt],
+        {"params": [p for n, p in model.named_parameters()
+                    if (n in scales) == learnt and p.requires_grad],
          "weight_decay": 0.0 if learnt else recipe.weight_decay}
         for learnt in (False, True)
     ]  # fmt: skip
@@ -267,33 +280,3 @@ def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, recipe.learning_rate, momentum, nesterov=momentum > 0)
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, recipe.learning_rate)
-
-
-@contextmanager
-def _logger(folder: Path | None) -> Generator[Callable[[Epoch], None]]:
-    """Writes epochs to a TensorBoard event file; closed after, since its own thread would outlive the process."""
-    if folder is None:
-        yield _ignore
-        return
-    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-
-    try:
-        logger = TensorBoardLogger(folder, name="", version="")
-    except ModuleNotFoundError:
-        warnings.warn(
-            "training: no logs are written, since tensorboardX is not installed; "
-            "pip install tensorboardX",
-            stacklevel=2,
-        )
-        yield _ignore
-        return
-
-    def log(epoch: Epoch) -> None:
-        found = {"loss": epoch.loss, "learning_rate": epoch.rate, "validation": epoch.validation}
-        logger.log_metrics({n: v for n, v in found.items() if v is not None}, epoch.epoch)
-        logger.save()
-
-    try:
-        yield log
-    finally:
-        logger.finalize("over")

@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from torch import Tensor, no_grad
+
+from noisychannel import rng
 from noisychannel.channels import Identity
 from noisychannel.errors import expected
 from noisychannel.training.adversarial import Adversarial
 from noisychannel.training.augment import Augment
+from noisychannel.training.checks import number, part, whole
 from noisychannel.training.schedules import OneCycle, Plateau, Schedule, Steps
 from noisychannel.types import Channel
 
@@ -17,6 +21,7 @@ __all__ = [
     "AUTHORS_VGG16",
     "FAST_RESNET20",
     "Recipe",
+    "seen",
 ]
 
 
@@ -67,17 +72,25 @@ class Recipe:
     def __post_init__(self) -> None:
         smooth, stop = self.label_smoothing, self.stop_at
         checks = (
-            ("epochs", "a whole number ≥ 1", self.epochs, self.epochs >= 1),
-            ("batch_size", "a whole number ≥ 2", self.batch_size, self.batch_size >= 2),
-            ("learning_rate", "a number > 0", self.learning_rate, self.learning_rate > 0),
-            ("weight_decay", "a number ≥ 0", self.weight_decay, self.weight_decay >= 0),
-            ("momentum", "a number in 0 … 1", self.momentum, 0 <= self.momentum < 1),
-            ("label_smoothing", "a number in 0 … 1", smooth, 0 <= smooth < 1),
-            ("validation", "a whole number ≥ 0", self.validation, self.validation >= 0),
-            ("stop_at", "a number in (0, 1]", stop, stop is None or 0 < stop <= 1),
+            ("epochs", "a whole number ≥ 1", self.epochs, whole(self.epochs, 1)),
+            ("batch_size", "a whole number ≥ 2", self.batch_size, whole(self.batch_size, 2)),
+            ("learning_rate", "a number > 0", self.learning_rate, number(self.learning_rate, 0)),
+            ("weight_decay", "a number ≥ 0", self.weight_decay, number(self.weight_decay, least=0)),
+            ("momentum", "a number in 0 … 1", self.momentum, _share(self.momentum)),
+            ("label_smoothing", "a number in 0 … 1", smooth, _share(smooth)),
+            ("validation", "a whole number ≥ 0", self.validation, whole(self.validation, 0)),
+            ("stop_at", "a number in (0, 1]", stop, stop is None or (number(stop, 0) and stop <= 1)),
             ("keep", "last or best", self.keep, self.keep in ("last", "best")),
             ("optimizer", "sgd, adam or adamw", self.optimizer,
              self.optimizer in ("sgd", "adam", "adamw")),
+            ("schedule", "a schedule, such as OneCycle()", self.schedule,
+             part(self.schedule, "factor")),
+            ("augment", "Augment() or None", self.augment,
+             self.augment is None or part(self.augment, "__call__")),
+            ("channel", "a channel, such as Gauss(0.1)", self.channel,
+             part(self.channel, "__call__")),
+            ("adversarial", "Adversarial() or None", self.adversarial,
+             _of(self.adversarial, Adversarial)),
         )  # fmt: skip
         for name, wanted, got, fine in checks:
             if not fine:
@@ -91,6 +104,31 @@ class Recipe:
                 raise expected("channel", wanted, self.channel)
         if not self.validation and (self.keep == "best" or stop is not None):
             raise expected("validation", "examples held out, since keep or stop_at need them", 0)
+
+
+def seen(recipe: Recipe, x: Tensor, stream: rng.Stream, done: float) -> Tensor:
+    """The images as the network is shown them: augmented, then through the channel.
+
+    Args:
+        recipe: what says how.
+        x: images (n, …).
+        stream: names the draws.
+        done: share of the epochs that are over, 0 … 1.
+    """
+    if recipe.augment is not None:
+        x = recipe.augment(x, stream, done)
+    named = stream.named("channel")
+    with no_grad(), rng.bracket(named), rng.torch_seeded(named.named("torch")):
+        return recipe.channel(x)
+
+
+def _share(value: object) -> bool:
+    return number(value, least=0) and not number(value, least=1)
+
+
+def _of(value: object, kind: type) -> bool:
+    """Whether it is one of a kind, or none at all."""
+    return value is None or isinstance(value, kind)
 
 
 FAST_RESNET20 = Recipe(

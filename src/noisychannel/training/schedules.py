@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from noisychannel.errors import expected
+from noisychannel.training.checks import number, whole
 
 __all__ = ["SCHEDULES", "Moment", "OneCycle", "Plateau", "Schedule", "Steps"]
 
@@ -47,7 +48,7 @@ class OneCycle:
     warmup: float = 0.3
 
     def __post_init__(self) -> None:
-        if not 0 < self.warmup < 1:
+        if not (number(self.warmup, 0) and self.warmup < 1):
             raise expected("warmup", "a number in (0, 1)", self.warmup)
 
     def factor(self, at: Moment) -> float:
@@ -78,9 +79,9 @@ class Steps:
     drop: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.drop < 1:
+        if not (number(self.drop, 0) and self.drop < 1):
             raise expected("drop", "a number in (0, 1)", self.drop)
-        if list(self.epochs) != sorted(set(self.epochs)):
+        if not _ascending(self.epochs):
             raise expected("epochs of the drops", "ascending numbers", self.epochs)
 
     def factor(self, at: Moment) -> float:
@@ -108,9 +109,9 @@ class Plateau:
     drop: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.patience < 0:
+        if not whole(self.patience, 0):
             raise expected("patience", "a whole number ≥ 0", self.patience)
-        if not 0 < self.drop < 1:
+        if not (number(self.drop, 0) and self.drop < 1):
             raise expected("drop", "a number in (0, 1)", self.drop)
 
     def factor(self, at: Moment) -> float:
@@ -122,6 +123,13 @@ class Plateau:
             if waited > self.patience:
                 factor, waited = factor * self.drop, 0
         return factor
+
+
+def _ascending(epochs: object) -> bool:
+    if not isinstance(epochs, tuple | list):
+        return False
+    items: list[Any] = [*epochs]  # pyright: ignore[reportUnknownArgumentType]
+    return all(number(e) for e in items) and items == sorted(set(items))
 
 
 def _half_cosine(start: float, end: float, share: float) -> float:
