@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,18 +96,15 @@ Command = Callable[..., Said]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder of its own, with a user's file in it; torch's settings are put back."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder of its own, with a user's file in it."""
     (tmp_path / "user.py").write_text(USER)
     (tmp_path / "regular-file").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NOISYCHANNEL_DATA", raising=False)
     monkeypatch.delenv("NOISYCHANNEL_WEIGHTS", raising=False)
     monkeypatch.setenv("COLUMNS", "80")  # sentences are not folded, however narrow the terminal
-    threads = torch.get_num_threads()
-    yield tmp_path
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
+    return tmp_path
 
 
 @pytest.fixture

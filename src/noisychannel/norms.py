@@ -81,7 +81,7 @@ class Linf:
 class L2:
     """Euclidean length: ‖δ‖₂ = (Σᵢ δᵢ²)^½."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def size(self, delta: Tensor) -> Tensor:
         """‖δ‖₂ of each example."""
@@ -98,7 +98,9 @@ class L2:
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """g / ‖g‖₂, and 0 where the gradient is 0 (scaled first, so that tiny gradients do not underflow)."""
-        scaled = gradient / per_example(Linf().size(gradient), gradient).clamp_min(1e-38)
+        # The least normal number: below it denormals are flushed to 0, and 0/0 is no step.
+        least = torch.finfo(gradient.dtype).tiny
+        scaled = gradient / per_example(Linf().size(gradient), gradient).clamp_min(least)
         return scaled / per_example(self.size(scaled), scaled).clamp_min(1e-12)
 
     def sample(self, like: Tensor, radius: float | Tensor, stream: rng.Stream) -> Tensor:

@@ -57,7 +57,7 @@ class Threat:
     Source: paper 4.3 to 4.5; `at_input` is what the authors' code does (one draw, gradient at x).
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     assumed: Defense
     draws: int = 1
     averaged: Averaged = "mean_loss"
@@ -284,7 +284,8 @@ def _averaged(logits: Tensor, goal: Goal, objective: Objective, averaged: Averag
     if averaged == "mean_logit":
         return objective(logits.mean(dim=0), goal)
     if averaged == "mean_prob":
-        return objective(logits.softmax(dim=2).mean(dim=0).clamp_min(1e-38).log(), goal)
+        least = torch.finfo(logits.dtype).tiny  # less is flushed to 0, whose logarithm has no slope
+        return objective(logits.softmax(dim=2).mean(dim=0).clamp_min(least).log(), goal)
     return objective(logits.flatten(0, 1), goal.repeat(draws)).view(draws, rows).mean(dim=0)
 
 

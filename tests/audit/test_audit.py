@@ -2,7 +2,6 @@
 
 import io
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,14 +41,6 @@ def grid_points(n: int = 24) -> Batch:
 
 BATCH = grid_points()
 DATA = from_arrays(BATCH.x, BATCH.y, classes=NETWORK.classes)
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-    torch.set_flush_denormal(False)
 
 
 def asked(defense: Defense, epsilon: float, **changes: Any) -> audit.Request:

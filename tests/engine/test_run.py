@@ -55,14 +55,6 @@ TRAIN = Train(
 )
 
 
-@pytest.fixture(autouse=True)
-def _threads() -> Any:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-    torch.set_flush_denormal(False)
-
-
 def unwatched(whole: Plan, todo: Plan) -> Callable[[float], None]:
     return [].append
 

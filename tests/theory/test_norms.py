@@ -148,9 +148,11 @@ def test_steepest_attains_the_dual_norm(norm: Norm, seed: int, magnitude: float)
     torch.testing.assert_close(gain, dual_size(norm, g.double()), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("flushed", [False, True], ids=["denormals", "flushed"])
 @EVERY
-def test_no_gradient_no_step(norm: Norm) -> None:
+def test_no_gradient_no_step(norm: Norm, flushed: bool) -> None:
     """A zero gradient gives a zero step for that example alone; a NaN gradient spoils only its own example."""
+    torch.set_flush_denormal(flushed)  # every task is computed with denormals flushed
     g = random(0)
     g[1] = 0
     g[2, 0, 0, 0] = torch.nan

@@ -223,10 +223,10 @@ GOLDEN = [
         PGD(L2(), epsilon=1),
         (
             '{"epsilon":1.0,"keep":"best","loss":{"type":"objectives.CrossEntropy","version":1},'
-            '"norm":{"type":"norms.L2","version":1},"random_start":true,"step_size":null,"steps":40,'
+            '"norm":{"type":"norms.L2","version":2},"random_start":true,"step_size":null,"steps":40,'
             '"stop_early":false,"type":"attacks.gradient.PGD","version":1}'
         ),
-        "64b64dcbf86a68cd61fcaeddab2fc3f5",
+        "bc4616c22b8db88c1839aa63db3252b0",
     ),
     (Minimise(), None, "75f3123ff38996e48fd8a55570e25502"),
 ]

@@ -47,11 +47,12 @@ class BentNetwork:
     weights: ClassVar[str] = "fixed"
     shape: ClassVar[tuple[int, ...]] = (3, 8, 8)
     gain: float = 3.0
+    outer: float = 1.0
 
     def build(self) -> nn.Module:
         made = torch.Generator().manual_seed(5)
         first = self.gain * torch.randn(24, 192, generator=made) / 192**0.5
-        second = torch.randn(5, 24, generator=made)
+        second = self.outer * torch.randn(5, 24, generator=made)
         return _Bent(first, second).eval().requires_grad_(False)
 
 
@@ -120,6 +121,18 @@ def test_query_is_autograd_of_the_stated_objective(
     assert torch.equal(query.fooled, wrong)
     assert close(blind.value, query.value)
     assert not blind.gradient.any()
+
+
+@AVERAGED
+@pytest.mark.parametrize("flushed", [False, True], ids=["denormals", "flushed"])
+def test_a_class_without_probability_is_no_nan(averaged: Averaged, flushed: bool) -> None:
+    """Logits so far apart that softmax underflows, as every task meets them: with denormals flushed."""
+    torch.set_flush_denormal(flushed)
+    far, who = BentNetwork(outer=300.0), batch(targeted=True)
+    view = DefenseView(adaptive(Defense(far, Gauss(SIGMA)), DRAWS, averaged))
+    with rng.root("far"):
+        query = view.query(who.x, who, CrossEntropy())
+    assert bool(query.value.isfinite().all() & query.gradient.isfinite().all())
 
 
 @AVERAGED

@@ -1,12 +1,11 @@
 """The pages that users get, in a real browser: the audit's, and an experiment's."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from audit.test_audit import NETWORK, PROVENANCE, asked, audited
 from experiments.test_experiments import PAPER, fabricated, smoke
@@ -44,11 +43,8 @@ PAGES: dict[str, Callable[[Path], tuple[str, int]]] = {
 
 
 @pytest.fixture(params=PAGES)
-def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, int]]:
-    threads = torch.get_num_threads()
-    yield PAGES[request.param](tmp_path)
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, int]:
+    return PAGES[request.param](tmp_path)
 
 
 def captioned(outline: Outline) -> list[bool]:

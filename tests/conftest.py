@@ -1,0 +1,16 @@
+"""What every test leaves as it was."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _torch_settings() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    """Threads, and denormals, which the command line flushes for the whole process."""
+    threads = torch.get_num_threads()
+    torch.set_flush_denormal(False)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
