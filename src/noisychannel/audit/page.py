@@ -90,10 +90,11 @@ def _done(request: Request) -> str:
 def terminal_table(outcomes: tuple[Outcome, ...]) -> Table:
     """The ladder for the terminal, 80 columns for two defenses: a row per setting and attack."""
     shown = Table(title=f"Accuracy in percent [95 % interval], {_budget(outcomes[0])}")
-    shown.add_column("the attacker knows", no_wrap=True)
-    shown.add_column("attack", no_wrap=True)
+    shown.add_column("the attacker knows", no_wrap=True, min_width=18)
+    shown.add_column("attack", no_wrap=True, min_width=17)
     for o in outcomes:
-        shown.add_column(escape(o.request.name), justify="right", no_wrap=True)
+        # A zoo network's long name is folded, since a narrow column would end it with an ellipsis.
+        shown.add_column(escape(o.request.name), justify="right", overflow="fold", min_width=16)
     clean = (_short(o.rungs[0].worst) for o in outcomes)
     shown.add_row("(no attack)", "", *clean, end_section=True)
     for i, setting in list(enumerate(SETTINGS))[1:]:
@@ -113,7 +114,8 @@ def _short(estimate: Estimate) -> str:
 def _attack_words(outcome: Outcome) -> dict[str, str]:
     """Attack → what it seeks, the paper's kind first."""
     budget, searched = attacks_of(outcome.request)
-    return {searched: f"{searched}, smallest", budget: f"{budget}, whole budget"}
+    smallest = searched if searched.startswith("smallest") else f"{searched}, smallest"
+    return {searched: smallest, budget: f"{budget}, whole budget"}
 
 
 def _ladder_grid(outcomes: tuple[Outcome, ...]) -> Grid:
