@@ -209,6 +209,9 @@ def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         DataSpec("Toy").load()
     with pytest.raises(DataError, match="a data set of series such as ucr/ECG5000, got 'digits'"):
         series_range("digits")
+    monkeypatch.delenv("NOISYCHANNEL_DATA")
+    with pytest.raises(DataError, match=r"is not set, and its folder ucr holds NAME_TRAIN\.tsv"):
+        DataSpec("ucr/Toy").load()  # not asked for on the hub
 
 
 def test_series_are_not_resized(tmp_path: Path) -> None:

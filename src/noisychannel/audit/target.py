@@ -89,7 +89,7 @@ def check_fit(name: str, defense: Defense, data: Dataset) -> None:
     if data.shape != made_for or data.classes != classes:
         warnings.warn(
             f"{name}: made for examples of shape {made_for} and {classes} classes, asked about those of "
-            f"{data.name}, {data.shape} and {data.classes}: is that the data it was trained on?",
+            f"{data.name}, {data.shape} and {data.classes} classes: is that the data it was trained on?",
             stacklevel=2,
         )
 

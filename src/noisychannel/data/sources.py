@@ -110,14 +110,17 @@ def open_source(name: str, split: str, image_column: str, label_column: str) -> 
             return _open_folder(place, split, image_column, label_column)
     for place in places(name):
         _check_no_series(place.parent, name)
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+    home = _HOMES.get(
+        name.partition("/")[0], ""
+    )  # what we call by a folder of ours is no owner on the hub
+    if not home and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         return hugging_face(name, split, image_column, label_column)
     root = os.environ.get("NOISYCHANNEL_DATA")
     known = ["digits"] + (sorted(p.name for p in Path(root).glob("*/")) if root else [])
     raise DataError(
         f"data set: expected one of {', '.join(known)}, a folder, or a hub name owner/name, "
         f"got {name!r}; $NOISYCHANNEL_DATA, the folder of data sets, is {root or 'not set'}, and "
-        f"{_HOMES.get(name.partition('/')[0], 'the README says what a folder holds')}"
+        f"{home or 'the README says what a folder holds'}"
     )
 
 
