@@ -250,7 +250,7 @@ def test_fcn_pads_as_torch_pads_to_the_same_length() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
-        )  # torch's, once in a process, of the copy that it makes: why we pad by ourselves
+        )  # torch's, once in a process: it makes a copy, which is why we pad
         wanted = functional.conv1d(z, weight, bias, padding="same")
     torch.testing.assert_close(seen[0], wanted.detach())
 
