@@ -18,6 +18,7 @@ __all__ = ["SVHN", "svhn_folder"]
 
 _ENDING = "_32x32.mat"
 _UNREADABLE = (OSError, ValueError, TypeError, KeyError, NotImplementedError, zlib.error)
+"""What SciPy's reader raises for damaged files, for a variable that is missing, and for MATLAB 7.3."""
 
 
 class SVHN:

@@ -227,7 +227,7 @@ def _replace(module: nn.Module, site: Site, effect: Effect) -> None:
     new.effect = effect
     # torch asks whether any layer has hooks before it takes a fused path (nn.TransformerEncoderLayer
     # in eval mode without gradients), which reads the weights and calls no layer.
-    vars(new)["_forward_pre_hooks"][_NAME] = _calls_count
+    vars(new)["_forward_pre_hooks"][_NAME] = _keeps_off_fused_paths
     if (scale := effect.scale(site)) is not None:
         like = next(old.parameters())
         new.register_parameter(scale[0], nn.Parameter(scale[1].to(like.device, like.dtype)))
@@ -245,8 +245,8 @@ def _replace(module: nn.Module, site: Site, effect: Effect) -> None:
     old.register_forward_pre_hook(partial(_bypassed, site.name))
 
 
-def _calls_count(_layer: nn.Module, _given: object) -> None:
-    """Hook of an altered layer: that there is one is all."""
+def _keeps_off_fused_paths(_layer: nn.Module, _given: object) -> None:
+    """Hook of an altered layer: that it has one is all."""
 
 
 def _bypassed(name: str, _layer: nn.Module, _given: object) -> None:

@@ -123,20 +123,20 @@ def defense(name: str) -> Defense:
 
 def _trained(name: str) -> tuple[Preset, Path]:
     """A preset and the folder with its weights. A preset's name means the shelf before it means a folder."""
-    if not has_weights(name) and (Path(name) / "card.json").is_file():
+    if has_weights(name):
+        return preset(name), shelf() / name
+    if (Path(name) / "card.json").is_file():
         return preset(preset_of(Path(name))), Path(name)
-    if any(name == p.name for p in PRESETS) and not has_weights(name):
+    if any(name == p.name for p in PRESETS):
         raise UserError(
             f"zoo: expected weights of {name!r} in {shelf()}, found none; train them with "
             f"noisychannel train --preset {name} --output my-zoo, and name my-zoo/{name} then"
         )
-    if not has_weights(name):
-        shipped = ", ".join(p.name for p in PRESETS if has_weights(p.name))
-        raise UserError(
-            f"zoo: expected a network that comes trained ({shipped}) or a folder that noisychannel train "
-            f"wrote, with card.json in it, got {name!r}"
-        )
-    return preset(name), shelf() / name
+    shipped = ", ".join(p.name for p in PRESETS if has_weights(p.name))
+    raise UserError(
+        f"zoo: expected a network that comes trained ({shipped}) or a folder that noisychannel train "
+        f"wrote, with card.json in it, got {name!r}"
+    )
 
 
 def _from_hub(name: str) -> Network:
