@@ -400,3 +400,19 @@ def test_series_are_audited_too(tmp_path: Path) -> None:
     request = replace(asked(Defense(network, Gauss(0.1)), 0.1), data=data)
     outcome, store = audited(request, tmp_path)
     assert "Not tested" in audit.render((outcome,), store, PROVENANCE)[0]
+
+
+def test_data_for_which_the_network_was_not_made() -> None:
+    """Too many classes are refused; fewer, or another shape that it takes all the same, are warned of."""
+    defense = Defense(NETWORK)
+    audit.check_fit("it", defense, DATA)  # what it was made for: not a word
+    more = from_arrays(BATCH.x, BATCH.y, classes=NETWORK.classes + 1)
+    with pytest.raises(UserError, match=rf"at most {NETWORK.classes} classes.* got {more.classes}"):
+        audit.check_fit("it", defense, more)
+    fewer = from_arrays(BATCH.x, BATCH.y * 0, classes=1)
+    with pytest.warns(UserWarning, match="made for .* is that the data it was trained on"):
+        audit.check_fit("it", defense, fewer)
+    with pytest.raises(UserError, match="expected examples of a shape like"):
+        audit.check_fit(
+            "it", defense, from_arrays(BATCH.x[..., :1], BATCH.y, classes=NETWORK.classes)
+        )
