@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from noisychannel.decision import Decision
+
 __all__ = [
     "Adversarials",
     "Attack",
@@ -223,6 +225,16 @@ class View(Protocol):
         """Whether finished examples may leave the batch (a stranger's random module needs them to stay)."""
         ...
 
+    @property
+    def certain(self) -> bool:
+        """Whether `fooled` is the defender's own verdict: nothing is random, or his rule is asked each time."""
+        ...
+
+    @property
+    def rule(self) -> Decision:
+        """How the assumed defender decides (`Single` where nothing is random)."""
+        ...
+
     def query(
         self,
         x: Images,
@@ -231,10 +243,21 @@ class View(Protocol):
         step: int | Labels = 0,
         *,
         gradient: bool = True,
+        verdict: bool = True,
     ) -> Query:
         """Objective, gradient (zero if not asked for) and margin at x.
 
-        `step`, one for all or one per example, names the draws.
+        `step`, one for all or one per example, names the draws. Without `verdict` the defender's rule is
+        spared where it would be asked whether x is `fooled`, which is then the view's own opinion.
+        """
+        ...
+
+    def labels(
+        self, x: Images, batch: Batch, step: int | Labels = 0, draws: int = 1
+    ) -> Int[Tensor, "draws n"]:
+        """The classes that independent draws answer at x, −1 where the network gave no number.
+
+        All that a decision-based attacker sees; each draw is billed as one forward.
         """
         ...
 
@@ -261,6 +284,11 @@ class Attack(Protocol):
     @property
     def gradients(self) -> int:
         """Gradients per example at most, each over the view's draws."""
+        ...
+
+    @property
+    def queries(self) -> int:
+        """Questions without a gradient per example at most: draws of labels, or scores over the view's draws."""
         ...
 
     def __call__(self, view: View, batch: Batch) -> Adversarials: ...

@@ -7,7 +7,7 @@ from noisychannel.channels.additive import Gauss, Laplace, Uniform
 from noisychannel.channels.chain import Chain
 from noisychannel.channels.colour_depth import CD
 from noisychannel.channels.frequency import FC
-from noisychannel.channels.gradient import straight_through
+from noisychannel.channels.gradient import straight_through, substituted
 from noisychannel.channels.plain import Clip, Identity
 from noisychannel.channels.svd import SVD
 from noisychannel.errors import UserError
@@ -26,6 +26,7 @@ __all__ = [
     "Uniform",
     "parse_channel",
     "straight_through",
+    "substituted",
 ]
 
 CHANNELS: tuple[Channel, ...] = (

@@ -1,106 +1,26 @@
-"""Threat settings as values: craft against an assumed defense, measure on the true one.
-
-The only file that knows expectation over transformation (EOT) and backward-pass substitution (BPDA).
-"""
+"""What an attacker can ask of the defense he assumes; the only file that averages over draws (EOT)."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from noisychannel import rng
-from noisychannel.channels import straight_through
-from noisychannel.decision import MeanProb, Single
-from noisychannel.defenses import Defense, answers, chunks_of, global_noise
-from noisychannel.errors import expected
+from noisychannel.channels import straight_through, substituted
+from noisychannel.decision import Decision
+from noisychannel.defenses import answers, chunks_of, global_noise
 from noisychannel.networks import prepare
 from noisychannel.objectives import fooled, margin
-from noisychannel.types import (
-    Backward,
-    Batch,
-    Channel,
-    Cost,
-    Goal,
-    Images,
-    Labels,
-    Objective,
-    Query,
-    Trial,
-)
+from noisychannel.threats.settings import Averaged, Threat
+from noisychannel.types import Batch, Cost, Goal, Images, Labels, Objective, Query, Trial
 
-__all__ = ["Averaged", "DefenseView", "Threat", "adaptive", "assumes", "non_adaptive"]
+__all__ = ["DefenseView"]
 
-Averaged = Literal["mean_loss", "mean_prob", "mean_logit"]
-"""What is averaged over EOT draws before the gradient is taken; three different objectives."""
-
-
-@dataclass(frozen=True)
-class Threat:
-    """What an attacker believes about the defense, and how he differentiates it.
-
-    g(x) = ∇ₓ L̄(x), L̄ the objective over `draws` draws of the assumed channel and network.
-
-    Args:
-        assumed: the defense he crafts against.
-        draws: EOT draws per gradient, ≥ 1.
-        averaged: `mean_loss` E[L(z)], `mean_prob` L(ln E[softmax z]), `mean_logit` L(E[z]).
-        backward: through the channel (`exact`), past it (`straight_through`: gradient at C(x)), or
-            `at_input`: loss from C(x), network differentiated at x; `default` is what the channel declares.
-        selection_draws: fresh draws on which a random view's candidates are compared;
-            0 believes the attack's own draws (so did the paper's authors).
-
-    Raises:
-        UserError: a number out of range, or a gradient that the channel does not have.
-
-    Source: paper 4.3 to 4.5; `at_input` is what the authors' code does (one draw, gradient at x).
-    """
-
-    version: ClassVar[int] = 2
-    assumed: Defense
-    draws: int = 1
-    averaged: Averaged = "mean_loss"
-    backward: Backward = "default"
-    selection_draws: int = 16
-
-    def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise expected("draws", "a whole number ≥ 1", self.draws)
-        if self.selection_draws < 0:
-            raise expected("selection_draws", "a whole number ≥ 0", self.selection_draws)
-        for name, words in (("averaged", get_args(Averaged)), ("backward", get_args(Backward))):
-            if getattr(self, name) not in words:
-                raise expected(name, f"one of {', '.join(words)}", repr(getattr(self, name)))
-        offered = self.assumed.channel.gradients
-        if self.backward in ("exact", "straight_through") and self.backward not in offered:
-            raise expected(
-                "backward", f"one of {', '.join(offered)} for {self.assumed.channel}", self.backward
-            )
-
-
-def non_adaptive(defense: Defense) -> Threat:
-    """The attacker knows only the network: he crafts against it undefended."""
-    return Threat(defense.undefended())
-
-
-def assumes(
-    defense: Defense, channel: Channel, draws: int = 1, backward: Backward = "default"
-) -> Threat:
-    """The attacker guesses a channel (partially adaptive; the paper recommends Laplace noise)."""
-    return Threat(Defense(defense.network, channel, Single()), draws, backward=backward)
-
-
-def adaptive(
-    defense: Defense,
-    draws: int = 1,
-    averaged: Averaged | None = None,
-    backward: Backward = "default",
-) -> Threat:
-    """The attacker knows the defense whole; by default he averages what its decision rule averages."""
-    if averaged is None:
-        averaged = "mean_prob" if isinstance(defense.decision, MeanProb) else "mean_loss"
-    return Threat(defense, draws, averaged, backward)
+# More draws at once cost memory and no longer save time on a CPU: a ResNet-20 is as fast on 16 rows as on 256.
+_CPU_DRAWS = 16
 
 
 class DefenseView:
@@ -109,15 +29,26 @@ class DefenseView:
     Args:
         threat: what is assumed.
         device: where to compute.
-        max_rows: examples × draws in one forward pass; more draws are accumulated in chunks.
+        max_rows: examples × draws in one forward pass; more draws are accumulated in chunks, so
+            that memory does not grow with draws.
+        heard: told after every question how many passes it took (a gradient counts as three).
     """
 
-    def __init__(self, threat: Threat, device: str = "cpu", max_rows: int = 512) -> None:
+    def __init__(
+        self,
+        threat: Threat,
+        device: str = "cpu",
+        max_rows: int = 512,
+        heard: Callable[[float], None] | None = None,
+    ) -> None:
         self.threat = threat
+        self.heard = heard
         self.plain = threat.assumed.network.build().to(device)
         self.fast = prepare(self.plain)
         self.max_rows = max_rows
+        self.cuda = device.startswith("cuda")
         self._log: list[tuple[Tensor, int, int]] = []
+        self._clocked = 0
 
     @property
     def stochastic(self) -> bool:
@@ -129,6 +60,16 @@ class DefenseView:
         """False only for a stranger's random module, whose draws depend on the rows of the batch."""
         return self.threat.assumed.keyed or not self.stochastic
 
+    @property
+    def certain(self) -> bool:
+        """Whether each `fooled` is the defender's own verdict."""
+        return not self.stochastic or self.threat.success == "rule"
+
+    @property
+    def rule(self) -> Decision:
+        """How the assumed defender decides."""
+        return self.threat.assumed.rule
+
     def query(
         self,
         x: Images,
@@ -137,14 +78,11 @@ class DefenseView:
         step: int | Labels = 0,
         *,
         gradient: bool = True,
+        verdict: bool = True,
     ) -> Query:
         """Objective, gradient and margin at x, over the threat's draws (one, if nothing is random)."""
         draws = self.threat.draws if self.stochastic else 1
-        if self.threat.assumed.network.weights == "shared":
-            step = len(
-                self._log
-            )  # one network for all: examples with clocks of their own ask together
-        stream = rng.Stream("attacked-defense", batch.index, step, range(draws))
+        stream = self._stream(batch, step, draws)
         chunks = list(chunks_of(draws, self._draws_at_once(len(x))))
         whole = len(chunks) == 1 or self.threat.averaged == "mean_loss"
         upstream: list[Tensor | None] = [None] * len(chunks)
@@ -161,9 +99,21 @@ class DefenseView:
         passes = draws * (1 if whole or not gradient else 2)
         if self.threat.backward == "at_input" and gradient:
             passes += draws
-        self._log.append((batch.index, passes, draws if gradient else 0))
         assert total is not None
-        return self._answer(torch.cat(logits), total, batch, objective)
+        answer = self._answer(torch.cat(logits), total, batch, objective)
+        if verdict and self.stochastic and self.certain:
+            answer = answer._replace(fooled=self._decided(x, batch, step))
+            passes += self.rule.draws
+        self._note(batch, passes, draws if gradient else 0)
+        return answer
+
+    def labels(
+        self, x: Images, batch: Batch, step: int | Labels = 0, draws: int = 1
+    ) -> Int[Tensor, "draws n"]:
+        """Classes (d, n) of independent draws at x, −1 where the network gave no number."""
+        logits = self._asked(x, batch, self._stream(batch, step, draws, "labels"))
+        self._note(batch, draws, 0)
+        return logits.argmax(dim=2).where(_told(logits), -1)
 
     def trial(self, candidates: Tensor, opinion: Tensor, batch: Batch) -> Trial:
         """Share of selection draws each candidate wins on the unprepared network, and the rule's verdict."""
@@ -186,7 +136,7 @@ class DefenseView:
             won.append(fooled(decided.T, batch.goal).float().mean(dim=0) >= 0.5)
             rate.append(share)
             mean_margin.append(_mean_margin(logits, batch.goal))
-        self._log.append((batch.index, draws * len(candidates), 0))
+        self._note(batch, draws * len(candidates), 0)
         return Trial(torch.stack(won), torch.stack(rate), torch.stack(mean_margin))
 
     def cost(self, batch: Batch) -> Cost:
@@ -195,17 +145,57 @@ class DefenseView:
         place = batch.index[order]
         counts = torch.zeros(2, len(batch), dtype=torch.int64, device=batch.index.device)
         for index, forwards, backwards in self._log:
-            rows = order[torch.searchsorted(place, index)]
-            counts[0, rows] += forwards
-            counts[1, rows] += backwards
+            rows = order[torch.searchsorted(place, index)]  # one example may have stood in several
+            counts[0].index_add_(0, rows, torch.full_like(rows, forwards))
+            counts[1].index_add_(0, rows, torch.full_like(rows, backwards))
         self._log.clear()
+        self._clocked = 0  # draw 7 is the same weights for every batch
         return Cost(counts[0], counts[1])
 
     def _draws_at_once(self, rows: int) -> int:
-        return 1 if not self.compact else max(1, self.max_rows // max(1, rows))
+        if not self.compact:
+            return 1
+        draws = max(1, self.max_rows // max(1, rows))
+        return draws if self.cuda else min(draws, _CPU_DRAWS)
+
+    def _note(self, batch: Batch, forwards: int, backwards: int) -> None:
+        self._log.append((batch.index, forwards, backwards))
+        if self.heard is not None:
+            self.heard(float(len(batch) * (forwards + 2 * backwards)))
+
+    def _stream(self, batch: Batch, step: int | Tensor, draws: int, part: str = "") -> rng.Stream:
+        if self.threat.assumed.network.weights == "shared" and isinstance(step, Tensor):
+            # One network for all: examples with clocks of their own ask together, question by question.
+            step, part = self._clocked, f"{part}/clocked"
+            self._clocked += 1
+        return rng.Stream("attacked-defense", batch.index, step, range(draws), part)
+
+    def _asked(self, x: Tensor, batch: Batch, stream: rng.Stream) -> Tensor:
+        """Logits (d, n, k) without a gradient, chunk by chunk."""
+        chunks = chunks_of(len(stream.draws), self._draws_at_once(len(x)))
+        parts = [replace(stream, draws=chunk) for chunk in chunks]
+        return torch.cat([self._forward(x, part) for part in parts])
+
+    def _forward(self, x: Tensor, stream: rng.Stream) -> Tensor:
+        """Logits (d, n, k) of one chunk of draws."""
+        draws = len(stream.draws)
+        rows = x.detach().repeat(draws, *([1] * (x.ndim - 1)))
+        with torch.no_grad():
+            seen, _ = self._logits(rows, stream)
+        return seen.view(draws, len(x), -1)
+
+    def _decided(self, x: Tensor, batch: Batch, step: int | Tensor) -> Tensor:
+        """Whether the defender's rule, asked once on draws of its own, gives the attacker his goal."""
+        stream = self._stream(batch, step, self.rule.draws, "success")
+        logits = self._asked(x, batch, stream).transpose(0, 1)
+        labels = logits.argmax(dim=2).where(_told(logits), -1)
+        decided = self.rule.decide(labels, logits.softmax(dim=2))
+        return fooled(decided, batch.goal) & (decided >= 0)
 
     def _channel(self, x: Tensor) -> Tensor:
         channel = self.threat.assumed.channel
+        if self.threat.substitute is not None:
+            return substituted(channel, self.threat.substitute, x)
         how = self.threat.backward
         if how == "default":
             how = channel.gradients[0]
@@ -232,14 +222,14 @@ class DefenseView:
         upstream: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One chunk of draws: logits (d, n, k), and its share of the gradient."""
+        if not gradient:
+            return self._forward(x, stream), torch.zeros_like(x)
         draws = len(stream.draws)
         # A copy even for one draw: a stranger's network may write into its input.
-        leaf = x.detach().repeat(draws, *([1] * (x.ndim - 1))).requires_grad_(gradient)
-        with torch.set_grad_enabled(gradient):
+        leaf = x.detach().repeat(draws, *([1] * (x.ndim - 1))).requires_grad_()
+        with torch.enable_grad():
             seen, through = self._logits(leaf, stream)
         logits = seen.detach().view(draws, len(x), -1)
-        if not gradient:
-            return logits, torch.zeros_like(x)
         if upstream is None:
             upstream = self._slope(logits, batch, objective)
             if self.threat.averaged == "mean_loss" and self.stochastic:
@@ -256,9 +246,7 @@ class DefenseView:
         chunks: list[range],
     ) -> list[Tensor | None]:
         parts = [replace(stream, draws=chunk) for chunk in chunks]
-        logits = torch.cat(
-            [self._pass(x, batch, objective, part, gradient=False)[0] for part in parts]
-        )
+        logits = torch.cat([self._forward(x, part) for part in parts])
         return list(self._slope(logits, batch, objective).split([len(c) for c in chunks]))
 
     def _slope(self, logits: Tensor, batch: Batch, objective: Objective) -> Tensor:
@@ -272,8 +260,13 @@ class DefenseView:
     def _answer(self, logits: Tensor, grad: Tensor, batch: Batch, objective: Objective) -> Query:
         value = _averaged(logits, batch.goal, objective, self.threat.averaged)
         mean_margin = _mean_margin(logits, batch.goal)
-        share = fooled(logits.argmax(dim=2), batch.goal).float().mean(dim=0)
+        share = (fooled(logits.argmax(dim=2), batch.goal) & _told(logits)).float().mean(dim=0)
         return Query(value, grad, mean_margin, share >= 0.5)
+
+
+def _told(logits: Tensor) -> Tensor:
+    """Where the network gave a class (…, k) → (…): NaN is no answer, and no success."""
+    return ~logits.isnan().any(dim=-1)
 
 
 def _averaged(logits: Tensor, goal: Goal, objective: Objective, averaged: Averaged) -> Tensor:

@@ -1,0 +1,99 @@
+"""Threat settings as values: craft against an assumed defense, measure on the true one."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from noisychannel.decision import MeanProb, Single
+from noisychannel.defenses import Defense
+from noisychannel.errors import expected
+from noisychannel.types import Backward, Channel
+
+__all__ = ["Averaged", "Success", "Threat", "adaptive", "assumes", "non_adaptive"]
+
+Averaged = Literal["mean_loss", "mean_prob", "mean_logit"]
+"""What is averaged over EOT draws before the gradient is taken; three different objectives."""
+
+Success = Literal["draws", "rule"]
+"""What the attacker takes for a success while he crafts: half of his own EOT draws, or a decision of
+the defender's rule on fresh draws (then he votes as often as the defender)."""
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What an attacker believes about the defense, and how he differentiates it.
+
+    g(x) = ∇ₓ L̄(x), L̄ the objective over `draws` draws of the assumed channel and network.
+
+    Args:
+        assumed: the defense he crafts against.
+        draws: EOT draws per gradient, ≥ 1.
+        averaged: `mean_loss` E[L(z)], `mean_prob` L(ln E[softmax z]), `mean_logit` L(E[z]).
+        backward: through the channel (`exact`), past it (`straight_through`: gradient at C(x)), or
+            `at_input`: loss from C(x), network differentiated at x; `default` is what the channel declares.
+        substitute: a differentiable stand-in for the channel (BPDA): forward C(x), backward ∂g/∂x.
+        success: what he takes for a success while he crafts; see `Success`.
+        selection_draws: fresh draws on which a random view's candidates are compared;
+            0 believes the attack's own draws (so did the paper's authors).
+
+    Raises:
+        UserError: a number out of range, or a gradient that the channel does not have.
+
+    Source: paper 4.3 to 4.5; `success="rule"`: L; `substitute`: Athalye et al. 2018; `at_input` is what
+    the authors' code does (one draw, gradient at x).
+    """
+
+    version: ClassVar[int] = 3
+    assumed: Defense
+    draws: int = 1
+    averaged: Averaged = "mean_loss"
+    backward: Backward = "default"
+    selection_draws: int = 16
+    substitute: Channel | None = None
+    success: Success = "draws"
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise expected("draws", "a whole number ≥ 1", self.draws)
+        if self.selection_draws < 0:
+            raise expected("selection_draws", "a whole number ≥ 0", self.selection_draws)
+        for name, words in (
+            ("averaged", get_args(Averaged)),
+            ("backward", get_args(Backward)),
+            ("success", get_args(Success)),
+        ):
+            if getattr(self, name) not in words:
+                raise expected(name, f"one of {', '.join(words)}", repr(getattr(self, name)))
+        if self.substitute is not None and self.backward != "default":
+            raise expected("backward", "default where a substitute is given", self.backward)
+        offered = self.assumed.channel.gradients
+        if self.backward in ("exact", "straight_through") and self.backward not in offered:
+            raise expected(
+                "backward", f"one of {', '.join(offered)} for {self.assumed.channel}", self.backward
+            )
+
+
+def non_adaptive(defense: Defense) -> Threat:
+    """The attacker knows only the network: he crafts against it undefended."""
+    return Threat(defense.undefended())
+
+
+def assumes(
+    defense: Defense, channel: Channel, draws: int = 1, backward: Backward = "default"
+) -> Threat:
+    """The attacker guesses a channel (partially adaptive; the paper recommends Laplace noise)."""
+    return Threat(Defense(defense.network, channel, Single()), draws, backward=backward)
+
+
+def adaptive(
+    defense: Defense,
+    draws: int = 1,
+    averaged: Averaged | None = None,
+    backward: Backward = "default",
+    *,
+    substitute: Channel | None = None,
+    success: Success = "draws",
+) -> Threat:
+    """The attacker knows the defense whole; by default he averages what its decision rule averages."""
+    if averaged is None:
+        averaged = "mean_prob" if isinstance(defense.decision, MeanProb) else "mean_loss"
+    return Threat(defense, draws, averaged, backward, substitute=substitute, success=success)
