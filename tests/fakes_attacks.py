@@ -19,6 +19,7 @@ class NoOp:
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "minimal"
     gradients: ClassVar[int] = 0
+    queries: ClassVar[int] = 0
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         return Adversarials(batch.x, torch.zeros_like(batch.y), view.cost(batch))
@@ -156,3 +157,55 @@ class TrainsTheNetwork(_Law):
         found = self.honest(view, batch)
         view.plain.train()  # type: ignore[attr-defined]
         return found
+
+
+# ---------------------------------------------------------------- liars of tests/laws/test_attacks_at_the_edge.py
+
+
+@dataclass(frozen=True)
+class NeedsSomebody(_Law):
+    """Hands over somebody where nobody was given."""
+
+    def __call__(self, view: View, batch: Batch) -> Adversarials:
+        found = self.honest(view, batch)
+        return found if len(batch) else found._replace(x=torch.zeros(1, *batch.x.shape[1:]))
+
+
+@dataclass(frozen=True)
+class ForgetsTheBatch(_Law):
+    """Squeezes a batch of one."""
+
+    def __call__(self, view: View, batch: Batch) -> Adversarials:
+        found = self.honest(view, batch)
+        return found._replace(x=found.x.squeeze(0))
+
+
+@dataclass(frozen=True)
+class StartsFromBatchMates(_Law):
+    """Mixes in the first example of another class."""
+
+    def __call__(self, view: View, batch: Batch) -> Adversarials:
+        found = self.honest(view, batch)
+        other = (batch.y[:, None] != batch.y[None]).int()
+        mixed = torch.where(
+            other.any(dim=1).view(-1, 1, 1, 1), batch.x[other.argmax(dim=1)], batch.x
+        )
+        return found._replace(x=0.9 * found.x + 0.1 * mixed)
+
+
+class BlindRandomness(PGD):
+    """Adds its noise whatever its epsilon."""
+
+    def __call__(self, view: View, batch: Batch, start: Tensor | None = None) -> Adversarials:
+        found = super().__call__(view, batch, start)
+        return found._replace(x=(found.x + 0.01).clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class StandsStill(_Law):
+    """Takes a gradient that is not a number for a gradient of zero."""
+
+    def __call__(self, view: View, batch: Batch) -> Adversarials:
+        found = self.honest(view, batch)
+        failed = found.status == int(Status.FAILED)
+        return found._replace(status=torch.where(failed, int(Status.NOT_FOUND), found.status))

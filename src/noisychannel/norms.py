@@ -46,7 +46,7 @@ class Norm(Protocol):
 
 
 def _flat(x: Tensor) -> Tensor:
-    return x.reshape(len(x), -1)
+    return x.flatten(1)  # of no examples too, unlike reshape
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class Linf:
 
     def project(self, delta: Tensor, radius: float | Tensor) -> Tensor:
         """Clip every element to [−radius, radius]."""
+        if not isinstance(radius, Tensor):
+            return delta.clamp(-radius, radius)
         bound = per_example(radius, delta)
         return torch.minimum(torch.maximum(delta, -bound), bound)
 
@@ -106,7 +108,7 @@ class L2:
     def sample(self, like: Tensor, radius: float | Tensor, stream: rng.Stream) -> Tensor:
         """Uniform in the ball: a Gaussian direction, length radius · u^(1/d)."""
         direction = self.steepest(rng.normal(like, stream.named("direction")))
-        share = rng.uniform(like.reshape(len(like), -1)[:, :1], stream) ** (1.0 / like[0].numel())
+        share = rng.uniform(_flat(like)[:, :1], stream) ** (1.0 / _flat(like).shape[1])
         return direction * per_example(share[:, 0], like) * per_example(radius, like)
 
 

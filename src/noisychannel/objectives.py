@@ -10,7 +10,7 @@ from torch.nn import functional
 from noisychannel.errors import expected
 from noisychannel.types import Goal
 
-__all__ = ["CrossEntropy", "Hinge", "fooled", "label_margin", "margin"]
+__all__ = ["DLR", "CrossEntropy", "Hinge", "Loss", "Margin", "fooled", "label_margin", "margin"]
 
 
 def label_margin(logits: Tensor, label: Tensor) -> Tensor:
@@ -63,3 +63,48 @@ class Hinge:
 
     def __call__(self, logits: Tensor, goal: Goal) -> Tensor:
         return -(margin(logits, goal) + self.confidence).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """−margin: unlike `Hinge` it goes on rising once the goal is reached, as an attack within a budget needs."""
+
+    version: ClassVar[int] = 1
+
+    def __call__(self, logits: Tensor, goal: Goal) -> Tensor:
+        return -margin(logits, goal)
+
+
+@dataclass(frozen=True)
+class DLR:
+    """Difference of logits ratio: the margin over the spread of the largest logits, so that no scale or shift matters.
+
+    Untargeted −(z_y − max_{i≠y} z_i) / (z_π1 − z_π3); targeted −(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2),
+    where z_π1 ≥ z_π2 ≥ … are the sorted logits. Where the denominator is 0 (constant logits), the value and
+    its gradient are 0.
+
+    Source: Croce & Hein 2020, equations 6 and 7.
+    Differs: 1. three classes and a target: z_π3 stands for z_π4. 2. two classes, where a ratio would be ±1
+    whatever x is: the numerator alone, as `Margin`.
+    """
+
+    version: ClassVar[int] = 1
+
+    def __call__(self, logits: Tensor, goal: Goal) -> Tensor:
+        classes = logits.shape[1]
+        if goal.target is None:
+            numerator = -label_margin(logits, goal.y)
+        else:
+            own, wanted = (logits.gather(1, k[:, None])[:, 0] for k in (goal.y, goal.target))
+            numerator = wanted - own
+        if classes < 3:  # as many as the ratio needs
+            return numerator
+        top = logits.topk(min(4, classes), dim=1).values
+        low = top[:, 2] if goal.target is None else (top[:, 2] + top[:, -1]) / 2
+        spread = top[:, 0] - low
+        flat = spread <= 0  # not of NaN, which goes through
+        return torch.where(flat, 0.0, numerator / torch.where(flat, 1.0, spread))
+
+
+Loss = CrossEntropy | Hinge | Margin | DLR
+"""What an attack may be told to make large: parts, so that they stand in its name."""

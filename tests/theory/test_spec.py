@@ -216,19 +216,19 @@ GOLDEN = [
     (Vote(16), '{"k":16,"type":"decision.Vote","version":1}', "234f601cc700c3735072b72a737fcbd8"),
     (
         DDN(),
-        '{"gamma":0.05,"initial":1.0,"steps":100,"type":"attacks.ddn.DDN","version":1}',
-        "aaf56e62dfa19cb7f8a555152f45ef86",
+        '{"gamma":0.05,"initial":1.0,"steps":100,"type":"attacks.ddn.DDN","version":2}',
+        "ce0aca82b9ad4ba110cffd3e28ae731a",
     ),
     (
         PGD(L2(), epsilon=1),
         (
             '{"epsilon":1.0,"keep":"best","loss":{"type":"objectives.CrossEntropy","version":1},'
-            '"norm":{"type":"norms.L2","version":2},"random_start":true,"step_size":null,"steps":40,'
-            '"stop_early":false,"type":"attacks.gradient.PGD","version":1}'
+            '"norm":{"type":"norms.L2","version":2},"random_start":true,"restarts":1,"step_size":null,"steps":40,'
+            '"stop_early":false,"type":"attacks.gradient.PGD","version":2}'
         ),
-        "bc4616c22b8db88c1839aa63db3252b0",
+        "026cc9a2aeb7744cf245897933c6c4a5",
     ),
-    (Minimise(), None, "75f3123ff38996e48fd8a55570e25502"),
+    (Minimise(), None, "5f227be40195142e910705bcde769a26"),
 ]
 
 

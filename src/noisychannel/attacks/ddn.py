@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude
+from noisychannel.attacks.shortlist import Shortlist, conclude, nearest, stretch
 from noisychannel.errors import expected
 from noisychannel.norms import L2, per_example
 from noisychannel.objectives import CrossEntropy
@@ -33,7 +33,7 @@ class DDN:
     Differs: 1. no quantisation to 256 levels. 2. candidates of a random view are re-tested (five kept along the way).
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[Literal["budget", "minimal"]] = "minimal"
     steps: int = 100
     initial: float = 1.0
@@ -52,38 +52,37 @@ class DDN:
         """Gradients per example at most."""
         return self.steps
 
+    @property
+    def queries(self) -> int:
+        """The last iterate's check: one."""
+        return 1
+
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
         norm, x = L2(), batch.x
-        kept, strongest = Shortlist(x, KEEP), Shortlist(x, 1)
+        kept, strongest = nearest(view, x), Shortlist(x, 1)
         rows = torch.arange(len(batch), device=x.device)
-        delta = torch.zeros_like(x)
+        at, active = x, batch
         radius = torch.full((len(batch),), self.initial, device=x.device)
-        active = batch
         for step in range(self.steps + 1):
-            at = active.x + delta
+            if len(rows) == 0:
+                break
             last = step == self.steps
             query = view.query(at, active, CrossEntropy(), step, gradient=not last)
-            score = torch.where(query.fooled, norm.size(delta), torch.inf)
-            slot = torch.full_like(rows, step * KEEP // (self.steps + 1))
+            score = torch.where(query.fooled, norm.distance(at, active.x), torch.inf)
+            slot = stretch(view, rows, step / (self.steps + 1))
             kept.offer(rows, at, score, query.fooled, slot)
             strongest.offer(rows, at, query.margin, query.fooled)
             if last:
                 break
-            if step == 0 and view.compact and not view.stochastic:
-                stay = ~query.fooled  # misclassified as they are: nothing to search
-                rows, active, delta, radius = (
-                    rows[stay],
-                    active.rows(stay),
-                    delta[stay],
-                    radius[stay],
-                )
-                query = query._replace(gradient=query.gradient[stay], fooled=query.fooled[stay])
-                if len(rows) == 0:
-                    break
+            gradient, fooled = kept.sighted(rows, query.gradient), query.fooled
+            if step == 0 and view.certain and view.compact:
+                stay = ~fooled  # misclassified as they are: nothing to search
+                rows, active, at, radius = rows[stay], active.rows(stay), at[stay], radius[stay]
+                gradient, fooled = gradient[stay], fooled[stay]
             alpha = 0.01 + 0.99 * (1 + math.cos(math.pi * step / self.steps)) / 2
-            radius = torch.where(query.fooled, radius * (1 - self.gamma), radius * (1 + self.gamma))
-            delta = delta + alpha * norm.steepest(query.gradient)
-            delta = delta * per_example(radius / norm.size(delta).clamp_min(1e-12), delta)
-            delta = (active.x + delta).clamp(0, 1) - active.x
+            radius = radius * torch.where(fooled, 1 - self.gamma, 1 + self.gamma)
+            delta = norm.steepest(gradient).mul_(alpha).add_(at).sub_(active.x)
+            delta.mul_(per_example(radius / norm.size(delta).clamp_min(1e-12), delta))
+            at = delta.add_(active.x).clamp_(0, 1)
         return conclude(view, batch, kept, strongest, norm)

@@ -1,4 +1,4 @@
-"""Projected gradient descent: the loop written once for every norm and every threat."""
+"""Projected gradient descent: the loop written once for every norm and every threat; its first step alone is FGSM."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from noisychannel import rng
-from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude
+from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude, ranked
 from noisychannel.errors import expected
 from noisychannel.norms import Linf, Norm, per_example
-from noisychannel.objectives import CrossEntropy, Hinge
+from noisychannel.objectives import CrossEntropy, Loss
 from noisychannel.types import Adversarials, Batch, View
 
-__all__ = ["PGD", "random_start", "stepped"]
+__all__ = ["FGSM", "PGD", "random_start", "stepped"]
 
 
 def random_start(
@@ -33,8 +33,9 @@ def stepped(
     radius: float | Tensor,
 ) -> Tensor:
     """One step of length `size` up the gradient, back into the ball around x and into [0, 1]."""
-    moved = at + norm.steepest(gradient) * per_example(size, x)
-    return (x + norm.project(moved - x, radius)).clamp(0, 1)
+    move = norm.steepest(gradient)
+    move = move * (size if not isinstance(size, Tensor) else per_example(size, x))
+    return norm.project(move.add_(at).sub_(x), radius).add_(x).clamp_(0, 1)
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,14 @@ class PGD:
     Args:
         norm: of the ball.
         epsilon: its radius, pixels in [0, 1].
-        steps: gradients per example.
+        steps: gradients per example and restart.
         step_size: α; default 2.5 · epsilon / steps.
         random_start: begin at a random point of the ball (else at x).
         loss: what is made large.
-        keep: `best`: the five best iterates are re-tested and the best of them handed over; `last`:
-            the last iterate, as most code bases (and the paper's authors) do.
-        stop_early: examples leave as soon as they are adversarial (deterministic views only).
+        keep: `best`: the best iterates (five on a random view) are re-tested and the best of them handed over;
+            `last`: the last iterate, as most code bases (and the paper's authors) do.
+        stop_early: examples leave as soon as they are adversarial, where the view's verdict is certain.
+        restarts: runs, each from its own random start; where the verdict is certain, of the examples not yet won.
 
     Raises:
         UserError: a number out of range.
@@ -59,16 +61,17 @@ class PGD:
     Differs: 1. hands over the best iterate, not the last, unless told otherwise.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[Literal["budget", "minimal"]] = "budget"
     norm: Norm = Linf()
     epsilon: float = 8 / 255
     steps: int = 40
     step_size: float | None = None
     random_start: bool = True
-    loss: CrossEntropy | Hinge = CrossEntropy()
+    loss: Loss = CrossEntropy()
     keep: Literal["best", "last"] = "best"
     stop_early: bool = False
+    restarts: int = 1
 
     def __post_init__(self) -> None:
         if self.epsilon < 0:
@@ -79,6 +82,10 @@ class PGD:
             raise expected("keep", "best or last", repr(self.keep))
         if self.step_size is not None and self.step_size <= 0:
             raise expected("step_size", "a number > 0", self.step_size)
+        if self.restarts < 1:
+            raise expected("restarts", "a whole number ≥ 1", self.restarts)
+        if self.restarts > 1 and not self.random_start:
+            raise expected("restarts", "1 where no start is random", self.restarts)
 
     @property
     def step(self) -> float:
@@ -88,29 +95,95 @@ class PGD:
     @property
     def gradients(self) -> int:
         """Gradients per example at most."""
-        return self.steps
+        return self.steps * self.restarts
+
+    @property
+    def queries(self) -> int:
+        """The check of each restart's last iterate."""
+        return self.restarts
 
     def __call__(self, view: View, batch: Batch, start: Tensor | None = None) -> Adversarials:
-        """Attack every example of the batch; `start` overrides the random start."""
+        """Attack every example of the batch; `start` overrides the first restart's random start."""
+        # A deterministic view needs no re-test of several: the lowest margin is the best.
+        slots = KEEP if view.stochastic and self.gradients > 1 else 1
+        kept = Shortlist(batch.x, slots if self.keep == "best" else min(slots, self.restarts))
+        rows = torch.arange(len(batch), device=batch.x.device)
+        for restart in range(self.restarts):
+            self._ascend(view, batch.rows(rows), rows, kept, restart, start)
+            start = None
+            if view.certain and view.compact and restart + 1 < self.restarts:
+                rows = rows[~kept.fooled[:, rows].any(dim=0)]
+        return conclude(view, batch, kept, None, self.norm)
+
+    def _ascend(
+        self,
+        view: View,
+        batch: Batch,
+        rows: Tensor,
+        kept: Shortlist,
+        restart: int,
+        start: Tensor | None,
+    ) -> None:
+        """One restart: every iterate (or the last) of the examples `rows` is offered to `kept`."""
         at = batch.x if start is None else start
         if start is None and self.random_start:
-            at = random_start(self.norm, batch.x, self.epsilon, batch.index, 0)
-        kept = Shortlist(batch.x, KEEP if self.keep == "best" else 1)
-        rows, active = torch.arange(len(batch), device=batch.x.device), batch
-        leaving = self.stop_early and view.compact and not view.stochastic
+            at = random_start(self.norm, batch.x, self.epsilon, batch.index, restart)
+        leaving = self.stop_early and view.certain and view.compact
         for step in range(self.steps + 1):
+            if len(rows) == 0:
+                return
             last = step == self.steps
-            query = view.query(at, active, self.loss, step, gradient=not last)
+            clock = restart * (self.steps + 1) + step
+            query = view.query(at, batch, self.loss, clock, gradient=not last)
             if self.keep == "best" or last:
-                # A deterministic margin decides success itself; a random one is a lucky draw, so the loss ranks.
-                score = -query.value if view.stochastic else query.margin
-                kept.offer(rows, at, score, query.fooled)
+                kept.offer(rows, at, ranked(view, query), query.fooled)
+            if last:
+                return
+            gradient = kept.sighted(rows, query.gradient)
             if leaving and bool(query.fooled.any()):
                 gone, stay = query.fooled, ~query.fooled
-                kept.offer(rows[gone], at[gone], query.margin[gone], gone[gone])
-                rows, active, at = rows[stay], active.rows(stay), at[stay]
-                query = query._replace(gradient=query.gradient[stay])
-            if last or len(rows) == 0:
-                break
-            at = stepped(self.norm, active.x, at, query.gradient, self.step, self.epsilon)
-        return conclude(view, batch, kept, None, self.norm)
+                kept.offer(rows[gone], at[gone], ranked(view, query)[gone], gone[gone])
+                rows, batch, at, gradient = rows[stay], batch.rows(stay), at[stay], gradient[stay]
+            at = stepped(self.norm, batch.x, at, gradient, self.step, self.epsilon)
+
+
+@dataclass(frozen=True)
+class FGSM:
+    """One step to the edge of the ball: x + ε·steepest(∇ₓ L(x)), clipped to [0, 1]: x + ε·sign(∇ₓ L) for L∞.
+
+    Args:
+        norm: of the ball.
+        epsilon: its radius, pixels in [0, 1].
+        loss: what is made large.
+
+    Raises:
+        UserError: a number out of range.
+
+    Source: Goodfellow, Shlens & Szegedy 2015, section 4.
+    """
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[Literal["budget", "minimal"]] = "budget"
+    norm: Norm = Linf()
+    epsilon: float = 8 / 255
+    loss: Loss = CrossEntropy()
+
+    def __post_init__(self) -> None:
+        if self.epsilon < 0:
+            raise expected("epsilon", "a number ≥ 0", self.epsilon)
+
+    @property
+    def gradients(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def queries(self) -> int:
+        """The check of the point that is handed over: one."""
+        return 1
+
+    def __call__(self, view: View, batch: Batch) -> Adversarials:
+        """Attack every example of the batch."""
+        # α = 2.5 ε leads from x out of the ball, and projection back to its edge; ε = 0 is no step.
+        one = PGD(self.norm, self.epsilon, steps=1, random_start=False, loss=self.loss, keep="last")
+        return one(view, batch)

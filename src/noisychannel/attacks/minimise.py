@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from noisychannel.attacks.gradient import PGD, random_start, stepped
-from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude
+from noisychannel.attacks.shortlist import Shortlist, conclude, nearest
 from noisychannel.errors import expected
 from noisychannel.types import Adversarials, Batch, Query, View
 
@@ -35,7 +35,7 @@ class Minimise:
     Source: paper B (attacks "tuned to minimise the distance"); the authors' PGD: ε .3, 40 steps of .01, 20 + 20 trials.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[Literal["budget", "minimal"]] = "minimal"
     attack: PGD = field(default=PGD(epsilon=0.3, steps=40, step_size=0.01))
     expansions: int = 20
@@ -57,17 +57,24 @@ class Minimise:
         """Gradients per example at most."""
         return (self.expansions + self.bisections) * (self.attack.steps + 1)
 
+    @property
+    def queries(self) -> int:
+        """Questions without a gradient: none."""
+        return 0
+
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
         lanes = _Lanes(self, batch)
-        kept, strongest = Shortlist(batch.x, KEEP), Shortlist(batch.x, 1)
+        kept, strongest = nearest(view, batch.x), Shortlist(batch.x, 1)
         while len(lanes.rows):
             query = view.query(lanes.at, lanes.batch, self.attack.loss, lanes.clock)
             distance = self.attack.norm.distance(lanes.at, lanes.batch.x)
             score = torch.where(query.fooled, distance, torch.inf)
-            kept.offer(lanes.rows, lanes.at, score, query.fooled, lanes.trial % KEEP)
+            slot = lanes.trial % kept.slots if view.stochastic else None
+            kept.offer(lanes.rows, lanes.at, score, query.fooled, slot)
             strongest.offer(lanes.rows, lanes.at, query.margin, query.fooled)
-            lanes.advance(query, alone=not view.stochastic, compact=view.compact)
+            query = query._replace(gradient=kept.sighted(lanes.rows, query.gradient))
+            lanes.advance(query, alone=view.certain, compact=view.compact)
         return conclude(view, batch, kept, strongest, self.attack.norm)
 
 

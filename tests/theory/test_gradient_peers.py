@@ -1,0 +1,156 @@
+"""Our gradient attacks beside the peers' on one small trained network: as strong, or as near, at equal length."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from noisychannel import rng
+from noisychannel.attacks import APGD, FMN, MIFGSM, PGD, CarliniWagner, TargetedAPGD
+from noisychannel.attacks.gradient import random_start
+from noisychannel.data import DataSpec
+from noisychannel.defenses import Defense
+from noisychannel.networks import SmallNet
+from noisychannel.norms import L2, Linf, Norm
+from noisychannel.objectives import DLR
+from noisychannel.threats import DefenseView, non_adaptive
+from noisychannel.training import Recipe, fit
+from noisychannel.types import Attack, Batch
+
+pytestmark = pytest.mark.slow
+
+EPSILON, ROUNDING = 0.1, 1e-5
+
+
+class Given:
+    """A built module as a network part."""
+
+    stochastic = False
+    keyed = True
+    weights = "fixed"
+    shape = (1, 8, 8)
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def build(self) -> nn.Module:
+        return self.module
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[nn.Module, Batch]:
+    """A network for handwritten digits, and 96 test images that it gets right."""
+    with rng.root("peers"):
+        module = fit(SmallNet().build(), DataSpec("digits", "train").load(), Recipe()).network
+    module = module.eval().requires_grad_(requires_grad=False)
+    batch = DataSpec("digits", "test").load()
+    return module, batch.rows(module(batch.x).argmax(dim=1) == batch.y).rows(slice(0, 96))
+
+
+def crafted(attack: Attack, module: nn.Module, batch: Batch) -> Tensor:
+    with rng.root("peers"):
+        return attack(DefenseView(non_adaptive(Defense(Given(module)))), batch).x
+
+
+def robust(module: nn.Module, batch: Batch, x: Tensor) -> int:
+    assert (x >= 0).all()
+    assert (x <= 1).all()
+    return int((module(x).argmax(dim=1) == batch.y).sum())
+
+
+def foolbox() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own imports warn
+        return pytest.importorskip("foolbox", reason="foolbox is not installed")
+
+
+def test_pgd_is_as_strong_as_foolbox(trained: tuple[nn.Module, Batch]) -> None:
+    """From the same start with the same steps: the same images break but for ties of a sign; ours keeps its best."""
+    module, batch = trained
+    theirs = foolbox()
+    with rng.root("peers"):
+        start = random_start(Linf(), batch.x, EPSILON, batch.index, 0)
+
+    class Fixed(theirs.attacks.LinfProjectedGradientDescentAttack):  # type: ignore[name-defined, misc]
+        def get_random_start(self, x0: Any, epsilon: float) -> Any:
+            return theirs.models.base.ep.astensor(start)
+
+    peer = theirs.PyTorchModel(module, bounds=(0, 1), device="cpu")
+    x = Fixed(steps=20, abs_stepsize=0.0125)(peer, batch.x, batch.y, epsilons=EPSILON)[1]
+    ours = crafted(PGD(epsilon=EPSILON, steps=20), module, batch)
+    last = crafted(PGD(epsilon=EPSILON, steps=20, keep="last"), module, batch)
+    assert 0 < robust(module, batch, x) < len(batch)
+    assert robust(module, batch, ours) <= robust(module, batch, x)
+    same = (last - x).flatten(1).abs().amax(dim=1) < ROUNDING
+    assert same.float().mean() > 0.9
+
+
+def test_momentum_is_as_strong_as_foolbox(trained: tuple[nn.Module, Batch]) -> None:
+    module, batch = trained
+    theirs = foolbox()
+    peer = theirs.PyTorchModel(module, bounds=(0, 1), device="cpu")
+    attack = theirs.attacks.LinfMomentumIterativeFastGradientMethod(
+        momentum=1.0, steps=10, abs_stepsize=EPSILON / 10, random_start=False
+    )
+    x = attack(peer, batch.x, batch.y, epsilons=EPSILON)[1]
+    ours = crafted(MIFGSM(epsilon=EPSILON), module, batch)
+    assert robust(module, batch, ours) <= robust(module, batch, x) < len(batch)
+
+
+@pytest.mark.parametrize("norm", [L2(), Linf()], ids=repr)
+def test_fmn_is_as_near_as_foolbox(trained: tuple[nn.Module, Batch], norm: Norm) -> None:
+    """Median within 1 % or below, and every image found."""
+    module, batch = trained
+    theirs = foolbox()
+    peer = theirs.PyTorchModel(module, bounds=(0, 1), device="cpu")
+    kind = theirs.attacks.L2FMNAttack if norm == L2() else theirs.attacks.LInfFMNAttack
+    x = kind(steps=100)(peer, batch.x, batch.y, epsilons=None)[1]
+    ours = crafted(FMN(norm), module, batch)
+    assert robust(module, batch, ours) == 0
+    assert norm.distance(ours, batch.x).median() <= 1.01 * norm.distance(x, batch.x).median()
+
+
+def test_carlini_wagner_is_as_near_as_foolbox(trained: tuple[nn.Module, Batch]) -> None:
+    """At equal numbers and a fraction of the gradients: median and mean within 1 % or below, every image found."""
+    module, batch = trained
+    theirs = foolbox()
+    peer = theirs.PyTorchModel(module, bounds=(0, 1), device="cpu")
+    attack = theirs.attacks.L2CarliniWagnerAttack(
+        binary_search_steps=5, steps=100, stepsize=0.01, initial_const=0.01
+    )
+    x = attack(peer, batch.x, batch.y, epsilons=None)[1]
+    ours = crafted(CarliniWagner(), module, batch)
+    assert robust(module, batch, ours) <= robust(module, batch, x)
+    near, far = (L2().distance(p, batch.x) for p in (ours, x))
+    assert near.median() <= 1.01 * far.median()
+    assert near.mean() <= 1.01 * far.mean()
+
+
+@pytest.mark.parametrize("norm", [Linf(), L2()], ids=repr)
+@pytest.mark.parametrize("loss", ["ce", "dlr", "targeted"])
+def test_apgd_is_as_strong_as_torchattacks(
+    trained: tuple[nn.Module, Batch], norm: Norm, loss: str
+) -> None:
+    """Same length, one start each: at most one image of 96 more is left standing (starts are random)."""
+    module, batch = trained
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = pytest.importorskip("torchattacks", reason="torchattacks is not installed")
+    epsilon = EPSILON if norm == Linf() else 0.6
+    numbers = {"norm": "Linf" if norm == Linf() else "L2", "eps": epsilon, "steps": 30}
+    ours: Attack
+    if loss == "targeted":
+        peer = theirs.APGDT(module, n_classes=10, n_restarts=1, **numbers)
+        ours = TargetedAPGD(norm, epsilon, steps=30)
+    else:
+        peer = theirs.APGD(module, loss=loss, n_restarts=1, **numbers)
+        ours = APGD(norm, epsilon, steps=30) if loss == "ce" else APGD(norm, epsilon, 30, DLR())
+    with torch.random.fork_rng(), torch.enable_grad():
+        x = peer(batch.x, batch.y)
+    left = robust(module, batch, x)
+    assert 0 < left < len(batch)
+    found = crafted(ours, module, batch)
+    assert (norm.distance(found, batch.x) <= epsilon * (1 + ROUNDING) + 1e-7).all()
+    assert robust(module, batch, found) <= left + 1
