@@ -46,4 +46,5 @@ $(CORE): pyproject.toml constraints.txt | $(BIN)/python
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing noisychannel and its development tools into $(VENV) (a few minutes, once) ..."
 	@$(PIP) -e ".[dev]"
+	@$(PIP) --no-deps torchattacks  # its own dependencies would drag in torchvision and CUDA
 	@touch $(CORE) $@

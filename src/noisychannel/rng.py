@@ -8,6 +8,7 @@ anybody's draws. Only this module seeds.
 
 import hashlib
 import math
+import random
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +29,7 @@ __all__ = [
     "root",
     "root_name",
     "shared_normal",
+    "stranger_seeded",
     "torch_seeded",
     "uniform",
 ]
@@ -195,6 +198,24 @@ def torch_seeded(stream: Stream) -> Generator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def stranger_seeded(stream: Stream) -> Generator[None]:
+    """Seed torch's, NumPy's and Python's global generators by a stream's name, and restore them after.
+
+    For strangers' attacks, which draw from any of the three.
+    """
+    seed = int(stream.keys(1)[0])
+    before, python = np.random.get_state(), random.getstate()  # noqa: NPY002  # what they draw from
+    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002
+    random.seed(seed)
+    try:
+        with torch_seeded(stream):
+            yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+        random.setstate(python)
 
 
 def _keys(stream: Stream | None, opened: _Bracket | None) -> Tensor:
