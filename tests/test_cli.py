@@ -296,7 +296,10 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "function raises": ("audit user.py:raises", ("user.py:raises", "the weights are at home")),
     "function wants more": ("audit user.py:wants_more", ("user.py:wants_more", "argument")),
     "other colours": ("audit user.py:colour", ("network 'colour'", r"1, 8, 8", "3 channels")),
-    "experiment": ("run fig99", ("experiment: expected one of fig01, table1, all", "got 'fig99'")),
+    "experiment": (
+        "run fig99",
+        ("experiment: expected one of fig01, fig04, fig10, table1, all", "got 'fig99'"),
+    ),
     "scale": ("run fig01 --scale huge", ("scale: expected smoke, desk or paper", "got 'huge'")),
     "run threads": ("run fig01 --threads 0", ("threads: expected a whole number ≥ 1", "got 0")),
     "run device": ("run fig01 --device toaster", ("device: expected cpu", "got '?toaster")),

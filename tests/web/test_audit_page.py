@@ -32,12 +32,15 @@ def experiment_page(name: str) -> tuple[str, int]:
     experiment = next(e for e in EXPERIMENTS if e.name == name)
     results = fabricated(experiment, PAPER[name])
     sections = experiment.sections(smoke(experiment), results)
-    return page(experiment.title, "It holds.", sections, PROVENANCE), 2 * (name == "fig01")
+    plots = 2 * name.startswith("fig")
+    return page(experiment.title, "It holds.", sections, PROVENANCE), plots
 
 
 PAGES: dict[str, Callable[[Path], tuple[str, int]]] = {
     "audit": audit_page,
     "fig01": lambda _root: experiment_page("fig01"),
+    "fig04": lambda _root: experiment_page("fig04"),
+    "fig10": lambda _root: experiment_page("fig10"),
     "table1": lambda _root: experiment_page("table1"),
 }
 

@@ -72,8 +72,13 @@ class Craft:
 
     @property
     def work(self) -> float:
-        """Three passes (one forward, one backward of twice its cost) per gradient, a generous count."""
-        return 3.0 * self.data.size * self.attack.gradients * self.threat.draws
+        """Three passes (one forward, one backward of twice its cost) per gradient, one per other question: at most."""
+        gradients, queries = self.attack.gradients, self.attack.queries
+        random, threat = self.threat.assumed.stochastic, self.threat
+        passes = (3.0 * gradients + queries) * (threat.draws if random else 1)
+        if random and threat.success == "rule":
+            passes += (gradients + queries) * threat.assumed.rule.draws
+        return self.data.size * max(1.0, passes)
 
     @property
     def stream_name(self) -> str:
@@ -87,7 +92,8 @@ class Craft:
         work = self.work
         whole = _examples(self.data)
         threat = replace(self.threat, assumed=ready(self.threat.assumed, store))
-        view = DefenseView(threat, device, self.execution.max_rows)
+        told = _Told(tick)
+        view = DefenseView(threat, device, self.execution.max_rows, told.heard)
         _check_classes(view.plain, whole, self.data.classes, device)
         if self.target_offset:
             whole = replace(whole, target=(whole.y + self.target_offset) % self.data.classes)
@@ -97,8 +103,9 @@ class Craft:
             for start in range(0, len(whole), size):
                 batch = whole.rows(slice(start, start + size)).to(device)
                 slopes.append(_slope(view, batch))
+                told.promised(work * len(batch) / len(whole))
                 done.append(_to_cpu(_attacked(self.attack, view, batch)))
-                tick(work * len(batch) / len(whole))
+                told.finished()
         merged = _merge(done)
         return {
             "adversarials.safetensors": safetensors.torch.save({"x": merged.x.contiguous()}),
@@ -176,6 +183,28 @@ class Measure:
                 )
                 tick(work * len(batch) / len(whole))
         return {"draws.parquet": parquet(pa.concat_tables(rows))}
+
+
+class _Told:
+    """Passes on what a view says of its passes, and at each micro-batch's end what was promised but not needed."""
+
+    def __init__(self, tick: Tick) -> None:
+        self.tick, self.left = tick, 0.0
+
+    def promised(self, work: float) -> None:
+        """What the next micro-batch may cost at most."""
+        self.left = work
+
+    def heard(self, passes: float) -> None:
+        """A question was answered."""
+        said = min(passes, self.left)
+        self.left -= said
+        self.tick(said)
+
+    def finished(self) -> None:
+        """The micro-batch is done, earlier than promised."""
+        self.tick(self.left)
+        self.left = 0.0
 
 
 def table(store: Store, task: Craft | Measure) -> pa.Table:

@@ -1,6 +1,8 @@
 """The paper: one file per figure or table."""
 
 from noisychannel.experiments.fig01_recovery import FIG01
+from noisychannel.experiments.fig04_boundary import FIG04
+from noisychannel.experiments.fig10_eot import FIG10
 from noisychannel.experiments.setting import (
     Cell,
     Claim,
@@ -25,4 +27,4 @@ __all__ = [
     "setting",
 ]
 
-EXPERIMENTS = (FIG01, TABLE1)
+EXPERIMENTS = (FIG01, FIG04, FIG10, TABLE1)

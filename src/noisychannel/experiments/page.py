@@ -1,5 +1,7 @@
 """An experiment as a page: its figures and tables, and its claims checked."""
 
+from dataclasses import replace
+
 from noisychannel.engine import Store
 from noisychannel.experiments.setting import Claim, Experiment, Setting, read
 from noisychannel.report.figure import Grid
@@ -21,6 +23,9 @@ def render(
     rows = tuple((c.sentence, _verdict(c), c.evidence) for c in claims)
     checked = Grid("Claims", ("the paper says", "on these rows", "evidence"), rows)
     shown = (*experiment.sections(where, results), Section("Claims, checked", (checked,)))
+    if experiment.words is not None:
+        samples = f"{where.data.size} images; {experiment.words[where.scale]}"
+        provenance = replace(provenance, samples=samples)
     held = sum(c.holds for c in claims)
     lead = f"{held} of {len(claims)} checks of the paper's claims hold on these rows; they stand at the end."
     return page(f"{experiment.title} ({where.scale})", lead, shown, provenance), shown, claims

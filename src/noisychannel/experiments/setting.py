@@ -109,6 +109,7 @@ class Experiment:
         cells: what is to be measured.
         sections: results → what the report shows.
         claims: results → checks.
+        words: data and networks of each scale, where they are not the setting's.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Experiment:
     cells: Callable[[Setting], tuple[Cell, ...]]
     sections: Callable[[Setting, tuple[Result, ...]], tuple[Section, ...]]
     claims: Callable[[tuple[Result, ...]], tuple[Claim, ...]]
+    words: Mapping[Scale, str] | None = None
 
 
 def digits_network(execution: Execution, seed: int = 0) -> Trained:
