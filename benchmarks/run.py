@@ -1,69 +1,43 @@
-"""Speed and strength beside foolbox, in one run on the same images: ratios, not absolute times.
+"""Speed and strength beside the peers, in one run on the same images: ratios, not absolute times.
 
-    python benchmarks/run.py [--images 200] [--repeats 3] [--device cpu] [--only cw]
+    python benchmarks/run.py [--images 128] [--repeats 5] [--minutes 6] [--device cpu] [--threads 2] [--only NAME]
 
-Each attack is timed three ways on the paper authors' plain ResNet-20 (`$NOISYCHANNEL_DATA`, `$NOISYCHANNEL_WEIGHTS`):
-ours, foolbox's, and foolbox's with our prepared network, so that it is plain what comes from the network and
-what from the attack. Runs alternate; medians are printed and written to `benchmarks/latest.json`. Without the
-data the digits and a network trained on the spot stand in. Training steps are timed too: `training.py`.
+Each attack is timed on the paper authors' plain ResNet-20 (`$NOISYCHANNEL_DATA`, `$NOISYCHANNEL_WEIGHTS`) three ways:
+ours, the peer's on the network as a user loads it, and the peer's on our prepared network, so that it is plain what
+comes from the network and what from the attack. Runs alternate; medians are printed and written to
+`benchmarks/latest.json`. A case that has used its `--minutes` makes no further repeats, and its row says how many
+were made. Without the data the digits and a network trained on the spot stand in. `--only` renews the rows of the
+cases whose name begins so and keeps the others. Training steps are timed too: `training.py`.
 """
 
 import argparse
 import json
-import os
 import statistics
 import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import peers
 import torch
+from cases import Case, Given, cases, gradient_attacks, network_and_images
 from torch import Tensor, nn
 
-from noisychannel import rng
-from noisychannel.attacks import DDN, PGD, CarliniWagner
+from noisychannel.attacks import PGD
 from noisychannel.attacks.gradient import random_start
-from noisychannel.data import DataSpec
-from noisychannel.defenses import Defense
-from noisychannel.networks import SmallNet, authors_resnet20, prepare
+from noisychannel.defenses import Defense, answers
+from noisychannel.networks import prepare
 from noisychannel.norms import L2, Linf
+from noisychannel.objectives import CrossEntropy
 from noisychannel.threats import DefenseView, non_adaptive
-from noisychannel.training import Recipe, fit
-from noisychannel.types import Attack, Batch
+from noisychannel.types import Adversarials, Batch
 from training import training_rows
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import foolbox
-
-EPSILON, STEP = 8 / 255, 2 / 255
-
-
-class Case(NamedTuple):
-    """One attack, ours and theirs."""
-
-    name: str
-    ours: Attack
-    theirs: Callable[[nn.Module, Batch], Tensor]
-    quality: str
-
-
-class FixedStart(foolbox.attacks.LinfProjectedGradientDescentAttack):
-    """foolbox's PGD from given starting points."""
-
-    def __init__(self, start: Tensor, **numbers: Any) -> None:
-        super().__init__(**numbers)
-        self.start = start
-
-    def get_random_start(self, x0: Any, epsilon: float) -> Any:
-        return foolbox.models.base.ep.astensor(self.start)
 
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ask.add_argument("--images", type=int, default=200)
-    ask.add_argument("--repeats", type=int, default=3)
+    ask.add_argument("--images", type=int, default=128)
+    ask.add_argument("--repeats", type=int, default=5)
+    ask.add_argument("--minutes", type=float, default=6.0, help="per case, at least one repeat")
     ask.add_argument("--device", default="cpu")
     ask.add_argument("--threads", type=int, default=2)
     ask.add_argument("--only", default="")
@@ -72,130 +46,172 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
     torch.backends.cudnn.allow_tf32 = False
-    plain, batch = network_and_images("plain", args.images, args.device, correct=True)
+    module, batch = network_and_images("plain", args.images, args.device, correct=True)
     print(f"{len(batch)} correctly classified images, {args.device}, {args.threads} threads")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for case in cases(batch):
-        if args.only in case.name:
-            repeats = 1 if case.name.startswith("cw") else args.repeats
-            rows.append(timed(case, plain, batch, repeats, args.device))
-    if args.only in "agreement":
+        if case.name.startswith(args.only):
+            rows += timed(case, module, batch, args)
+    if "efficiency".startswith(args.only):
+        rows += efficiency(module, batch, args)
+    if "agreement".startswith(args.only):
         rows += [agreement(name, args) for name in ("plain", "advtrain")]
-    if args.only in "training":
+    if "training".startswith(args.only):
         rows += training_rows(steps=8, repeats=args.repeats, device=args.device)
+    kept = json.loads(args.output.read_text()) if args.only and args.output.exists() else []
+    renewed = {r["name"] for r in rows}
+    rows = [r for r in kept if r["name"] not in renewed] + rows
     args.output.write_text(json.dumps(rows, indent=1) + "\n")
+    table(rows)
     print(f"written to {args.output}")
 
 
-def network_and_images(
-    name: str, count: int, device: str, *, correct: bool
-) -> tuple[nn.Module, Batch]:
-    """A network and its first `count` test images, those it gets right if asked for."""
-    if os.environ.get("NOISYCHANNEL_DATA") and os.environ.get("NOISYCHANNEL_WEIGHTS"):
-        module = authors_resnet20(f"cifar10-resnet20-{name}").build().to(device)
-        batch = DataSpec("cifar10", "test", f"first:{int(1.4 * count) + 20}").load().to(device)
-    else:
-        with rng.root("bench"):
-            module = fit(SmallNet().build(), DataSpec("digits", "train").load(), Recipe()).network
-        module, batch = module.to(device), DataSpec("digits", "test").load().to(device)
-    module.requires_grad_(requires_grad=False)
-    if correct:
-        batch = batch.rows(module(batch.x).argmax(dim=1) == batch.y)
-    return module, batch.rows(slice(0, count))
-
-
-def cases(batch: Batch) -> list[Case]:
-    start = random_start(Linf(), batch.x, EPSILON, batch.index, 0)
-    attacks = foolbox.attacks
-
-    def cw(module: nn.Module, b: Batch) -> Tensor:
-        numbers: dict[str, Any] = {"binary_search_steps": 5, "steps": 100, "stepsize": 0.01}
-        attack = attacks.L2CarliniWagnerAttack(**numbers, initial_const=0.01)
-        return attack(wrapped(module, b), b.x, b.y, epsilons=None)[1]
-
-    def pgd(module: nn.Module, b: Batch) -> Tensor:
-        attack = FixedStart(start, steps=40, abs_stepsize=STEP)
-        return attack(wrapped(module, b), b.x, b.y, epsilons=EPSILON)[1]
-
-    def ddn(module: nn.Module, b: Batch) -> Tensor:
-        return attacks.DDNAttack(steps=100)(wrapped(module, b), b.x, b.y, epsilons=None)[1]
-
-    budget = PGD(Linf(), epsilon=EPSILON, steps=40, step_size=STEP, keep="last")
-    return [
-        Case("pgd-40", budget, pgd, "share fooled"),
-        Case("ddn-100", DDN(100), ddn, "median L2"),
-        Case("cw-5x100", CarliniWagner(5, 100, 0.01, 0.01), cw, "median L2"),
-    ]
-
-
-def wrapped(module: nn.Module, batch: Batch) -> Any:
-    return foolbox.PyTorchModel(module, bounds=(0, 1), device=batch.x.device)
-
-
-def timed(case: Case, module: nn.Module, batch: Batch, repeats: int, device: str) -> dict[str, Any]:
-    """Alternating runs of ours, theirs, and theirs on our prepared network."""
-    view = DefenseView(non_adaptive(Defense(Given(module))), device)
+def timed(
+    case: Case, module: nn.Module, batch: Batch, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Alternating runs of ours, and of each peer on the network as loaded and on our prepared network."""
+    batch = batch.rows(slice(0, case.images)) if case.images else batch
+    view = DefenseView(case.threat(module), args.device)
     prepared = prepare(module)
-    found: dict[str, Any] = {}
+    found: list[Adversarials] = []
 
     def ours() -> Tensor:
-        found["ours"] = case.ours(view, batch)
-        return found["ours"].x
+        found[:] = [case.ours(view, batch)]
+        return found[0].x
 
-    runs = {
-        "ours": ours,
-        "peer": lambda: case.theirs(module, batch),
-        "peer, our network": lambda: case.theirs(prepared, batch),
-    }
+    loaded = module.requires_grad_(requires_grad=True)  # as `load_state_dict` leaves it
+    runs = {"ours": ours}
+    for name, go in case.peers.items():
+        runs[name] = lambda go=go: go(loaded, batch)
+        if case.on_ours:
+            runs[f"{name}, our network"] = lambda go=go: go(prepared, batch)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     points: dict[str, Tensor] = {}
-    for _ in range(repeats):
+    began = time.perf_counter()
+    for _ in range(args.repeats):
         for name, go in runs.items():
-            settle(device)
+            settle(args.device)
             begin = time.perf_counter()
-            points[name] = go()
-            settle(device)
+            points[name] = go().detach()
+            settle(args.device)
             seconds[name].append(time.perf_counter() - begin)
+        if time.perf_counter() - began > 60 * args.minutes:
+            break
+    module.requires_grad_(requires_grad=False)
     middle = {name: statistics.median(s) for name, s in seconds.items()}
-    good = {name: quality(case, module, batch, x) for name, x in points.items()}
-    cost = found["ours"].cost.backwards.float().mean()
-    fooled = {
-        n: float((module(x).argmax(dim=1) != batch.y).float().mean()) for n, x in points.items()
-    }
-    print(
-        f"{case.name}: ours {middle['ours']:.1f} s, foolbox {middle['peer']:.1f} s "
-        f"(ratio {middle['peer'] / middle['ours']:.2f}), foolbox on our network "
-        f"{middle['peer, our network']:.1f} s (ratio {middle['peer, our network'] / middle['ours']:.2f}); "
-        f"{case.quality}: ours {good['ours']:.4f}, foolbox {good['peer']:.4f}; fooled: ours "
-        f"{fooled['ours']:.3f}, foolbox {fooled['peer']:.3f}; our gradients per image {cost:.0f}",
-        flush=True,
+    defense = case.threat(module).assumed
+    fooled = {n: share_fooled(defense, module, batch, x) for n, x in points.items()}
+    good = {n: quality(case, batch, x, fooled[n]) for n, x in points.items()}
+    cost = found[0].cost
+    rows = [
+        {
+            "name": case.name,
+            "peer": name,
+            "ours_s": middle["ours"],
+            "peer_s": middle[name],
+            "ratio": middle[name] / middle["ours"],
+            "ours_quality": good["ours"],
+            "peer_quality": good[name],
+            "evaluations": float(
+                (cost.backwards if case.gradient else cost.forwards).float().mean()
+            ),
+            "peer_our_network_s": middle.get(f"{name}, our network"),
+            "quality": case.quality,
+            "fooled": {"ours": fooled["ours"], "peer": fooled[name]},
+            "goal": case.goals.get(name),
+            "images": len(batch),
+            "runs": len(seconds["ours"]),
+            "device": args.device,
+        }
+        for name in case.peers
+    ]
+    for row in rows:
+        print(sentence(row), flush=True)
+    return rows
+
+
+def sentence(row: dict[str, Any]) -> str:
+    other = row["peer_our_network_s"]
+    network = f" (on our network {other / row['ours_s']:.2f})" if other else ""
+    goal = f", goal {row['goal']:g}" if row["goal"] else ""
+    return (
+        f"{row['name']}: ours {row['ours_s']:.2f} s, {row['peer']} {row['peer_s']:.2f} s, ratio {row['ratio']:.2f}"
+        f"{network}{goal}; {row['quality']}: ours {row['ours_quality']:.4f}, theirs {row['peer_quality']:.4f}; fooled: "
+        f"{row['fooled']['ours']:.3f}, {row['fooled']['peer']:.3f}; {row['evaluations']:.0f} evaluations an image; "
+        f"{row['images']} images, {row['runs']} runs"
     )
-    return {
-        "name": case.name,
-        "peer": "foolbox",
-        "ours_s": middle["ours"],
-        "peer_s": middle["peer"],
-        "peer_our_network_s": middle["peer, our network"],
-        "ratio": middle["peer"] / middle["ours"],
-        "ours_quality": good["ours"],
-        "peer_quality": good["peer"],
-        "quality": case.quality,
-        "fooled": fooled,
-        "evaluations": float(cost),
-        "images": len(batch),
-        "device": device,
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    """All rows, one a line."""
+    print(
+        f"\n{'what':34} {'peer':22} {'ours s':>8} {'peer s':>8} {'ratio':>6} {'goal':>5} {'on our net':>10}"
+    )
+    for r in rows:
+        if "ratio" not in r:
+            continue
+        other = r.get("peer_our_network_s")
+        network = f"{other / r['ours_s']:10.2f}" if other else " " * 10
+        goal = f"{r['goal']:5g}" if r.get("goal") else " " * 5
+        print(
+            f"{r['name']:34} {r['peer']:22} {r['ours_s']:8.2f} {r['peer_s']:8.2f} {r['ratio']:6.2f} {goal} {network}"
+        )
+
+
+def efficiency(module: nn.Module, batch: Batch, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Gradients per second inside each gradient attack over those of the bare loop on the prepared network."""
+    view = DefenseView(non_adaptive(Defense(Given(module))), args.device)
+    prepared = prepare(module)
+
+    def bare(model: nn.Module, count: int = 12) -> float:
+        begin = time.perf_counter()
+        for _ in range(count):
+            leaf = batch.x.detach().requires_grad_()
+            loss = CrossEntropy()(model(leaf), batch.goal).sum()
+            torch.autograd.grad(loss, leaf)
+        settle(args.device)
+        return count * len(batch) / (time.perf_counter() - begin)
+
+    rows = []
+    networks = {"as loaded": module, "prepared": prepared}
+    rates = {
+        n: statistics.median(bare(m) for _ in range(args.repeats)) for n, m in networks.items()
     }
+    said = ", ".join(f"{n} {r:.0f}" for n, r in rates.items())
+    print(f"bare forward-backward loop, gradients/s: {said}", flush=True)
+    for name, attack in gradient_attacks().items():
+        inside, outside = [], []
+        for _ in range(args.repeats):
+            outside.append(bare(prepared))
+            begin = time.perf_counter()
+            cost = attack(view, batch).cost
+            settle(args.device)
+            inside.append(float(cost.backwards.sum()) / (time.perf_counter() - begin))
+        share = statistics.median(inside) / statistics.median(outside)
+        print(f"efficiency of {name}: {share:.3f} of the bare loop (goal .93)", flush=True)
+        rows.append(
+            {
+                "name": f"efficiency of {name}",
+                "peer": "bare loop, prepared",
+                "ours_s": 1 / statistics.median(inside),
+                "peer_s": 1 / statistics.median(outside),
+                "ratio": share,
+                "goal": 0.93,
+                "images": len(batch),
+                "device": args.device,
+            }
+        )
+    return rows
 
 
 def agreement(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """PGD-40 from the same starting points: on how many images do ours and foolbox's disagree?"""
     module, batch = network_and_images(name, 500, args.device, correct=False)
-    case = cases(batch)[0]
-    assert isinstance(case.ours, PGD)
-    start = random_start(Linf(), batch.x, EPSILON, batch.index, 0)
+    start = random_start(Linf(), batch.x, peers.EPSILON, batch.index, 0)
     view = DefenseView(non_adaptive(Defense(Given(module))), args.device)
-    ours = module(case.ours(view, batch, start).x).argmax(dim=1) != batch.y
-    theirs = module(case.theirs(module, batch)).argmax(dim=1) != batch.y
+    attack = PGD(Linf(), epsilon=peers.EPSILON, steps=40, step_size=peers.STEP, keep="last")
+    ours = module(attack(view, batch, start).x).argmax(dim=1) != batch.y
+    theirs = module(peers.foolbox_pgd(start)(module, batch)).argmax(dim=1) != batch.y
     share = float((ours != theirs).float().mean())
     robust = [1 - float(broken.float().mean()) for broken in (ours, theirs)]
     print(
@@ -204,7 +220,7 @@ def agreement(name: str, args: argparse.Namespace) -> dict[str, Any]:
         flush=True,
     )
     return {
-        "name": f"pgd-40 agreement, {name}",
+        "name": f"agreement of pgd-40, {name}",
         "peer": "foolbox",
         "ours_quality": robust[0],
         "peer_quality": robust[1],
@@ -213,29 +229,21 @@ def agreement(name: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-class Given:
-    """A built module as a network part."""
-
-    stochastic = False
-    keyed = True
-    weights = "fixed"
-    shape = (3, 32, 32)
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def build(self) -> nn.Module:
-        return self.module
-
-
-def quality(case: Case, module: nn.Module, batch: Batch, x: Tensor) -> float:
+def quality(case: Case, batch: Batch, x: Tensor, fooled: float) -> float:
     if case.quality == "median L2":
         return float(L2().distance(x, batch.x).median())
-    return float((module(x).argmax(dim=1) != batch.y).float().mean())
+    return fooled
+
+
+def share_fooled(defense: Defense, module: nn.Module, batch: Batch, x: Tensor) -> float:
+    """Share of wrong answers of the attacked defense, on fresh draws where it is random."""
+    draws = 16 if defense.stochastic else 1
+    labels = answers(defense, module, x, batch, "scoring", draws).logits.argmax(dim=2)
+    return float((labels != batch.y).float().mean())
 
 
 def settle(device: str) -> None:
-    if device == "cuda":
+    if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
