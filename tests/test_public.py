@@ -13,9 +13,16 @@ import pytest
 # Another name in a room is a promise to keep, one less a promise broken: change both here and in the CHANGELOG.
 PUBLIC = {
     "arithmetic": "settled",
-    "attacks": "ATTACKS CarliniWagner DDN Minimise PGD",
+    "attacks": (
+        "APGD ATTACKS AdditiveNoise BlendedNoise Boundary CarliniWagner ContrastReduction DDN Doubt FGSM FMN"
+        " FixedConstant HopSkipJump LocalSearch MIFGSM MinimalContrast Minimise MultiplePixels PGD SPSA SinglePixel"
+        " Spatial Square TargetedAPGD authors_boundary authors_fixed_constant"
+    ),
     "audit": "Outcome Request Rung SETTINGS cells check_fit outcome render target terminal_table",
-    "channels": "CD CHANNELS Chain Clip FC Gauss Identity Laplace SVD Uniform parse_channel straight_through",
+    "channels": (
+        "CD CHANNELS Chain Clip FC Gauss Identity Laplace SVD Uniform parse_channel straight_through"
+        " substituted"
+    ),
     "cli": "main",
     "data": "ArrayData DataSpec Dataset Range from_arrays from_uint8 series_range to_uint8",
     "decision": "DECISIONS Decision MeanProb Single Vote parse_decision",
@@ -29,6 +36,10 @@ PUBLIC = {
     ),
     "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected reason",
     "experiments": "Cell Claim EXPERIMENTS Experiment Result Scale Setting read setting",
+    "interop": (
+        "Borrowed art_attack as_callable autoattack foolbox_attack from_art from_foolbox to_art to_foolbox"
+        " torchattacks_attack"
+    ),
     "interop.authors": "AuthorsUnits CIFAR10 IMAGENET authors_network table1_channels table3_channels",
     "measures": "MEASURES draws examples layer_statistics",
     "networks": (
@@ -37,14 +48,14 @@ PUBLIC = {
     ),
     "noise": "GaussLaw LAWS LaplaceLaw NoiseLaw UniformLaw",
     "norms": "L0 L2 Linf NORMS Norm per_example",
-    "objectives": "CrossEntropy Hinge fooled label_margin margin",
+    "objectives": "CrossEntropy DLR Hinge Loss Margin fooled label_margin margin",
     "report.figure": "Cell Figure Grid Panel Picture Series",
     "report.html": "Part Provenance Section page write_page",
     "report.plots": "COLOURS Style plotly_panel png save_png styles",
     "report.stats": "Estimate WorstCase accuracy correct_matrix paired_difference wilson worst_case",
-    "rng": "Role Stream bracket generator normal root root_name shared_normal torch_seeded uniform",
+    "rng": "Role Stream bracket generator normal root root_name shared_normal stranger_seeded torch_seeded uniform",
     "spec": "Fingerprinted canonical describe key",
-    "threats": "Averaged DefenseView Threat adaptive assumes non_adaptive",
+    "threats": "Averaged Bpda DefenseView Success Threat adaptive assumes non_adaptive",
     "training": (
         "AUTHORS_FCN AUTHORS_RESNET18 AUTHORS_RESNET20 AUTHORS_VGG16 Adversarial Augment Epoch FAST FAST_RESNET20"
         " Fitted OneCycle Plateau Recipe SCHEDULES Schedule Steps Tick Watch fit"

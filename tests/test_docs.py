@@ -1,0 +1,35 @@
+"""The example of docs/attacks.md runs, and the page names every attack and every status."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noisychannel import attacks, rng
+from noisychannel.types import Status
+
+PAGE = Path(__file__).parents[1] / "docs" / "attacks.md"
+
+
+def test_the_example_of_attacks_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    space: dict[str, Any] = {"__name__": "docs_attacks"}
+    with rng.root("docs"):
+        exec(compile(code, str(PAGE), "exec"), space)
+    words, forwards = capsys.readouterr().out.strip().split("] [")
+    assert re.findall(r"\w+", words).count("found") >= 4  # ε .1 on a network that was never trained
+    # 10 gradients and a last look of 10 draws each, and 5 candidates on 18 selection draws (two whole votes).
+    assert set(re.findall(r"\d+", forwards)) == {str(11 * 10 + 5 * 18)}
+    assert (space["voted"].cost.backwards <= space["eot"].cost.backwards).all()
+    assert (space["blind"].cost.backwards == 0).all()
+
+
+def test_every_attack_and_every_status_is_on_the_page() -> None:
+    page = PAGE.read_text("utf-8")
+    for name in set(attacks.__all__) - {"ATTACKS"}:
+        assert f"`{name}" in page, name
+    for status in Status:
+        assert f"| `{status.word}` |" in page
