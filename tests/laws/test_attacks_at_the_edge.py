@@ -10,15 +10,48 @@ from torch import Tensor, nn
 
 import fakes_attacks as fakes
 from attack_table import TABLE, entry, short
-from attacking import BARE, EVERY, NETWORK, THREATS, attacked, batch, same, taken
+from attacking import BARE, EVERY, INDEX, NETWORK, THREATS, attacked, batch, same, taken
 from linear import LinearNetwork
 from noisychannel.attacks import ATTACKS
 from noisychannel.channels import Gauss
-from noisychannel.defenses import Defense
+from noisychannel.decision import Vote
+from noisychannel.defenses import Defense, Operated, ParamNet
+from noisychannel.networks import SmallNet as Small
 from noisychannel.threats import Threat, adaptive, non_adaptive
-from noisychannel.types import Attack, Status
+from noisychannel.types import Attack, Batch, Status
 
 OTHERS = torch.tensor([0, 1, 3, 4, 5])
+
+
+# ---------------------------------------------------------------- votes, shared weights, and nobody left to attack
+
+
+@EVERY
+@pytest.mark.parametrize("kind", ["deterministic", "a vote is asked each time"])
+def test_all_are_misclassified(attack: Attack, kind: str) -> None:
+    """Every example leaves, or is found where it stands: no attack may stumble over an empty batch of its own."""
+    who = batch()
+    who = replace(who, y=(who.y + 1) % NETWORK.classes)
+    voted = adaptive(Defense(NETWORK, Gauss(0.01), Vote(4)), success="rule")
+    found = attacked(short(attack), who, BARE if kind == "deterministic" else voted)
+    assert found.x.isfinite().all()
+    if attack.kind == "minimal":
+        assert (found.status == int(Status.FOUND)).all()
+
+
+@pytest.mark.slow
+@EVERY
+def test_a_shared_draw_of_weights_is_attacked(attack: Attack) -> None:
+    """One network for all in each pass: a defined answer, and the same one again."""
+    shared = Operated(Small(), ParamNet(0.01))
+    assert shared.weights == "shared"
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    who = Batch(x, shared.network.build()(x).argmax(dim=1), INDEX[:4])
+    threat = adaptive(Defense(shared), draws=2)
+    first = attacked(short(attack), who, threat)
+    assert first.x.isfinite().all()
+    assert (first.status <= int(Status.BUDGET_EXHAUSTED)).all()
+    same(attacked(short(attack), who, threat), first)
 
 
 # ---------------------------------------------------------------- one bad example

@@ -9,7 +9,7 @@ from torch import Tensor
 from noisychannel import rng
 from noisychannel.attacks.oracle import Doubt, Oracle
 from noisychannel.attacks.shortlist import Shortlist
-from noisychannel.attacks.starts import BEYOND, Began, BlendedNoise, beyond, grainy, outcome
+from noisychannel.attacks.starts import Began, BlendedNoise, beyond, grainy, listed, outcome
 from noisychannel.errors import expected
 from noisychannel.norms import L2
 from noisychannel.types import Adversarials, Batch, View
@@ -19,12 +19,11 @@ __all__ = ["Boundary", "authors_boundary"]
 # On a locally flat boundary in d dimensions a proposal with orthogonal step δ and source step ε is adversarial
 # if z ≥ (ε + δ²/2)/(δT), z ~ N(0, 1), T = tan(angle to the normal)/√d. For given ε the best δ is √(2ε); then the
 # gain per question, ε·P(z ≥ √(2ε)/T), is largest where a proposal succeeds with probability Q(1.19) = .12.
-_SUCCESS = 0.12
+# Where boundaries curve a smaller step pays: ResNet-20, 1,000 steps, 16 images: 1.10 with .12, 1.04 with .2.
+_SUCCESS = 0.2
 _GAIN = 0.3
-_GRAINS = (
-    1,
-    4,
-)  # pixels; in d/16 dimensions T is four times as large, and networks hear coarse noise better
+# Pixels: in d/16 dimensions T is four times as large, and networks hear coarse noise better.
+_GRAINS = (1, 4)
 _LOOK = 100  # steps between looks at who has converged: each look waits for the device
 
 
@@ -33,7 +32,7 @@ class Boundary:
     """Walk along the boundary towards the example: x′ ← x + (1 − ε)·(δ·r·η + x′ − x)/√(1 + δ²), if adversarial.
 
     r = ‖x′ − x‖₂, η a random unit vector orthogonal to x′ − x; the source step ε of each example follows its
-    own successes (ln ε += .3·(success − .12)), the orthogonal step δ = √(2ε) follows ε. On a random network every
+    own successes (ln ε += .3·(success − .2)), the orthogonal step δ = √(2ε) follows ε. On a random network every
     proposal is put to the sequential test `doubt`; the incumbent is asked again on fresh draws every `retest` steps,
     and one that fails gives way to the last that passed. That one, and points beyond it, stand for the final choice.
 
@@ -54,7 +53,7 @@ class Boundary:
     Source: Brendel, Rauber & Bethge 2018; `authors_boundary` is what the paper's authors ran.
     Differs: 1. δ follows ε (see above), so nothing is asked about proposals on the sphere; both adapt at every
     step (foolbox: after 300 and 1000). 2. each example has its own noise and leaves when done. 3. a random
-    network. 4. coarse noise: of 300 steps on CIFAR-10 it made the median distance half as large.
+    network. 4. coarse noise: 1,000 steps on CIFAR-10 end at three quarters of the distance that white noise leaves.
     """
 
     version: ClassVar[int] = 1
@@ -86,7 +85,7 @@ class Boundary:
         """Attack every example of the batch; `start` holds points to begin at, where they are adversarial."""
         oracle = Oracle(view, batch, self.doubt, self.queries)
         began = self.start.begin(oracle, start)
-        kept = Shortlist(batch.x, len(BEYOND) if oracle.doubt else 1)
+        kept = listed(oracle)
         walk = _Walk(self, oracle, began, kept)
         for step in range(self.steps):
             if len(walk.rows) == 0:

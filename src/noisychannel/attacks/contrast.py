@@ -8,7 +8,7 @@ from torch import Tensor
 
 from noisychannel.attacks.oracle import Doubt, Oracle
 from noisychannel.attacks.shortlist import Shortlist, conclude
-from noisychannel.attacks.starts import BEYOND, beyond, outcome
+from noisychannel.attacks.starts import beyond, listed, outcome
 from noisychannel.errors import expected
 from noisychannel.norms import L2, Norm, per_example
 from noisychannel.types import Adversarials, Batch, Status, View
@@ -117,9 +117,11 @@ class MinimalContrast:
         grey = torch.full_like(batch.x, self.level)
         share = torch.where(oracle.silent & ~found, 0.0, share.clamp_max(1.0))
         at = torch.lerp(batch.x, grey, per_example(share, batch.x))
-        kept = Shortlist(batch.x, len(BEYOND) if oracle.doubt else 1)
+        kept = listed(oracle)
         beyond(kept, rows, batch.x[rows], at[rows], self.norm)
-        return outcome(oracle, at, found, kept, self.norm, Status.NOT_FOUND)
+        # Of many tests on the way one may be won by luck; grey itself stands in where all draws refuse that.
+        end = torch.where((oracle.silent & ~found)[(...,) + (None,) * (at.ndim - 1)], at, grey)
+        return outcome(oracle, end, found, kept, self.norm, Status.NOT_FOUND)
 
     def _smallest(self, oracle: Oracle) -> Tensor:
         """The smallest adversarial share of each example (n,); infinite where there is none."""

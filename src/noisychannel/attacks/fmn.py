@@ -89,7 +89,9 @@ class FMN:
             if last:
                 break
             gradient = kept.sighted(rows, query.gradient)
-            best = torch.minimum(best, score)
+            # A lucky draw at the example itself is no success of size 0: it would end the search there.
+            real = score if view.certain else torch.where(size > 0, score, torch.inf)
+            best = torch.minimum(best, real)
             radius = self._radius(query.fooled, query.margin, gradient, size, radius, best, step)
             if step == 0 and view.certain and view.compact:
                 stay = ~query.fooled  # misclassified as they are: nothing to search

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from noisychannel import rng
 from noisychannel.attacks.oracle import Doubt, Oracle
-from noisychannel.attacks.shortlist import Shortlist
-from noisychannel.attacks.starts import BEYOND, BlendedNoise, beyond, outcome
+from noisychannel.attacks.starts import BlendedNoise, beyond, listed, outcome
 from noisychannel.errors import expected
 from noisychannel.norms import L2, Linf, Norm, per_example
 from noisychannel.objectives import fooled
@@ -86,7 +85,7 @@ class HopSkipJump:
         """Attack every example of the batch; `start` holds points to begin at, where they are adversarial."""
         oracle = Oracle(view, batch, self.doubt, self.queries)
         began = self.start.begin(oracle, start)
-        kept = Shortlist(batch.x, len(BEYOND) if oracle.doubt else 1)
+        kept = listed(oracle)
         here = began.here.nonzero()[:, 0]
         beyond(kept, here, batch.x[here], batch.x[here], self.norm)
         walking = began.found & ~began.here

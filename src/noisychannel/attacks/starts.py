@@ -14,7 +14,16 @@ from noisychannel.errors import expected
 from noisychannel.norms import L2, Norm, per_example
 from noisychannel.types import Adversarials, Batch, Status, View
 
-__all__ = ["BEYOND", "Began", "BlendedNoise", "beyond", "grainy", "noise_image", "outcome"]
+__all__ = [
+    "BEYOND",
+    "Began",
+    "BlendedNoise",
+    "beyond",
+    "grainy",
+    "listed",
+    "noise_image",
+    "outcome",
+]
 
 BEYOND = (1.0, 1.05, 1.15, 1.4, 2.0)
 """Where the candidates stand of which a random network's final choice is made, in units of the last point's distance.
@@ -110,7 +119,7 @@ class BlendedNoise:
         """Attack every example of the batch."""
         oracle = Oracle(view, batch, self.doubt, self.queries)
         began = self.begin(oracle)
-        kept = Shortlist(batch.x, len(BEYOND) if oracle.doubt else 1)
+        kept = listed(oracle)
         rows = began.found.nonzero()[:, 0]
         beyond(kept, rows, batch.x[rows], began.x[rows], self.norm)
         return outcome(oracle, began.x, began.found, kept, self.norm)
@@ -193,6 +202,16 @@ class BlendedNoise:
         return good
 
 
+def listed(oracle: Oracle) -> Shortlist:
+    """Places for a last point and for points beyond it.
+
+    Under doubt all of BEYOND; one where nothing is random, in case that rounding undoes the last point, which
+    stands on the boundary; none for who believes single draws.
+    """
+    certain = 1 if oracle.view.stochastic else 2
+    return Shortlist(oracle.batch.x, len(BEYOND) if oracle.doubt else certain)
+
+
 def beyond(kept: Shortlist, rows: Tensor, x: Tensor, at: Tensor, norm: Norm) -> None:
     """Keep the last points `at` of the examples `rows`, whose x are given; in further slots, points beyond them."""
     sure = torch.ones_like(rows, dtype=torch.bool)
@@ -212,7 +231,8 @@ def outcome(
     """What was kept, judged; where nothing was, the `start` stands in, `missing` if none was `found`."""
     batch, fallback = oracle.batch, Shortlist(oracle.batch.x, 1)
     # A start that passed its tests is a candidate too; who believes single draws hands over his last point.
-    rows = (~kept.filled.any(dim=0) | (oracle.doubt is not None)).nonzero()[:, 0]
+    blind = oracle.view.stochastic and oracle.doubt is None
+    rows = (~kept.filled.any(dim=0) | (not blind)).nonzero()[:, 0]
     fallback.offer(rows, start[rows], start.new_zeros(len(rows)), found[rows])
     status = torch.where(found, int(Status.NOT_FOUND), int(missing))
     status = torch.where(oracle.exhausted, int(Status.BUDGET_EXHAUSTED), status)

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from noisychannel.attacks.boundary import Boundary
+from noisychannel.attacks.boundary import Boundary, authors_boundary
 from noisychannel.attacks.oracle import Doubt
 from noisychannel.attacks.starts import BlendedNoise
 from noisychannel.decision import Decision, Single, Vote
@@ -57,8 +57,8 @@ _RULES: dict[str, Decision] = {"single": Single(), "vote (16)": _JURY}
 # Who is asked once must err more often than not, or a fresh answer is as good as a coin's: in three of four draws.
 _DOUBT = Doubt(target=0.75, indifference=0.15)
 # Forwards that choosing among the candidates takes: of a random network, six on 16 selection draws each; who
-# believes his draws chooses by none, but of a network that is not random both try two candidates once.
-_CHOICE = {"authors": 2, "tolerant": 6 * 16}
+# believes his draws chooses by none, but of a network that is not random both try three candidates once.
+_CHOICE = {"authors": 3, "tolerant": 6 * 16}
 
 What = Literal["clean", "start", "walk"]
 
@@ -92,11 +92,9 @@ def _attack(scale: Scale, spot: _Spot) -> Attack:
         start=BlendedNoise(doubt=_DOUBT),
     )
     if spot.preset == "authors":
-        steps = 100 if scale == "smoke" else 1000
-        blind = BlendedNoise(
-            directions=1000, steps=steps, search="linear", coarse=False, doubt=None
-        )
-        walk = replace(walk, doubt=None, start=blind)
+        walk = authors_boundary(walk.steps, walk.queries)
+        if scale == "smoke":
+            walk = replace(walk, start=replace(walk.start, steps=100))
     return walk.start if spot.what == "start" else walk
 
 

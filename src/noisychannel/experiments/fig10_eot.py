@@ -45,7 +45,7 @@ _RADII: dict[Scale, tuple[float, ...]] = {
 }
 _EOT: dict[Scale, tuple[int, ...]] = {
     "smoke": (1, 2, 10),
-    "desk": (1, 10),
+    "desk": (1, 2, 10),
     "paper": (1, 2, 10, 20, 50, 100),
 }
 
