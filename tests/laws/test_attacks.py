@@ -130,8 +130,8 @@ def keeps_its_budget(attack: Attack, threat: Threat) -> None:
         assert (radius <= attack.epsilon * (1 + 1e-5) + 1e-7).all()  # type: ignore[attr-defined]
     draws = threat.draws if threat.assumed.stochastic else 1
     checks = (KEEP + 1) * (threat.selection_draws if threat.assumed.stochastic else 1)
-    assert (found.cost.backwards <= (attack.gradients + 1) * draws).all()
-    asked = attack.gradients + attack.queries + 1
+    assert (found.cost.backwards <= attack.gradients * draws).all()
+    asked = attack.gradients + attack.queries
     assert (found.cost.forwards <= asked * draws + checks).all()
 
 

@@ -61,6 +61,9 @@ class APGD:
     Source: Croce & Hein 2020, algorithm 1 and section 3.
     Differs: 1. on a random view η and the best point follow the loss averaged over the view's draws, and the
     five best iterates are re-tested: theirs marks an example broken by one lucky draw, and restarts only the others.
+    2. starts are uniform in the ball (the authors' code: on its sphere). 3. after a return to the best point the
+    next step counts as a rise if it betters the iterate before the return, as in the authors' code (algorithm 1:
+    if it betters the best point).
     """
 
     version: ClassVar[int] = 1

@@ -28,10 +28,12 @@ class CarliniWagner:
     """Minimise ‖x′ − x‖₂² + c·max(margin(x′) + κ, 0) over w, x′ = (tanh w + 1)/2, and search c.
 
     Per example: c grows tenfold until a search succeeds, then bisects; each search goes on from where the last
-    one ended. Fourteen times a search is looked at. It ends early if since the last look neither the loss fell
-    by 1e-4 of itself nor the best distance by 1e-3, or (where nothing is random) if the margin falls too slowly
-    to reach the boundary in the steps that are left. It has succeeded if it did so since the last look: Adam's
-    first steps overshoot, and a c that let them would be too small. No example's fate depends on its batch mates.
+    one ended. Fourteen times a search is looked at. Where nothing is random it ends early if since the last look
+    neither the loss fell by 1e-4 of itself nor the best distance by 1e-3, or if the margin falls too slowly to
+    reach the boundary in the steps that are left; a random loss does either by chance. A search has succeeded if
+    it did so since the last look: Adam's first steps overshoot, and a c that let them would be too small. On a
+    random view only successes count at which a running mean of them, over about four looks, is ½ or more. No
+    example's fate depends on its batch mates.
 
     Args:
         searches: values of c tried.
@@ -39,7 +41,7 @@ class CarliniWagner:
         learning_rate: of Adam, in w.
         constant: first c.
         confidence: κ, in logits.
-        abort_early: end stalled and hopeless searches.
+        abort_early: end stalled and hopeless searches, where nothing is random.
 
     Raises:
         UserError: a number out of range.
@@ -48,7 +50,7 @@ class CarliniWagner:
     Differs: 1. early stop per example (theirs and foolbox's: on the batch's sum), and of hopeless searches too.
     2. a search starts where the last one ended, with its Adam (theirs: at x): a third of the gradients for the
     same distance. 3. what counts as success of a search (theirs: any iterate). 4. candidates of a random view
-    are re-tested (one kept per search).
+    are re-tested (one kept per search), and its searches have all their steps.
     """
 
     version: ClassVar[int] = 2
@@ -87,7 +89,7 @@ class CarliniWagner:
         while len(lanes.rows):
             query = view.query(lanes.at, lanes.batch, objective, lanes.count)
             distance = L2().distance(lanes.at, lanes.batch.x)
-            success = query.fooled & (query.margin <= -self.confidence)
+            success = lanes.sound(query.fooled & (query.margin <= -self.confidence), view)
             score = torch.where(success, distance, torch.inf)
             slot = lanes.search % kept.slots if view.stochastic else None
             kept.offer(lanes.rows, lanes.at, score, success, slot)
@@ -99,7 +101,7 @@ class CarliniWagner:
 
 _STATE = (
     "rows", "w", "base", "inside", "constant", "low", "high", "best",
-    "loss", "margin", "nearest", "search", "step", "succeeded",
+    "loss", "margin", "nearest", "search", "step", "succeeded", "rate",
 )  # fmt: skip
 
 
@@ -128,6 +130,14 @@ class _Lanes:
         self.search = torch.zeros(n, dtype=torch.int64, device=device)
         self.step = torch.zeros(n, dtype=torch.int64, device=device)
         self.succeeded = torch.zeros(n, dtype=torch.bool, device=device)
+        self.rate = torch.zeros(n, device=device)
+
+    def sound(self, success: Tensor, view: View) -> Tensor:
+        """Which successes count: on a random view those that luck does not explain."""
+        if not view.stochastic:
+            return success
+        self.rate = torch.lerp(self.rate, success.float(), 0.25 / self.every)
+        return success & ((self.rate >= 0.5) | (view.certain and self.count == 0))
 
     def advance(self, query: Query, success: Tensor, view: View) -> None:
         """One Adam step; then, for examples whose search ended, the next c; drop those that are done."""
@@ -144,20 +154,19 @@ class _Lanes:
         self.step = self.step + 1
         self.succeeded = self.succeeded | success
         ended = self.step >= self.attack.steps
-        if self.attack.abort_early:
-            ended = ended | self._stalled(loss, query.margin, guess=not view.stochastic)
+        if self.attack.abort_early and not view.stochastic:
+            ended = ended | self._stalled(loss, query.margin)
         self._next_constant(ended)
         self._drop(over | (self.search >= self.attack.searches), compact=view.compact)
         self.at = self.inside = self.w.tanh().add_(1).div_(2)
 
-    def _stalled(self, loss: Tensor, margin: Tensor, *, guess: bool) -> Tensor:
+    def _stalled(self, loss: Tensor, margin: Tensor) -> Tensor:
         """Which searches no longer pay, by what has changed since the last look."""
         due = self.step % self.every == 0
         stalled = due & (loss > 0.9999 * self.loss) & ~(self.best < 0.999 * self.nearest)
-        if guess:  # a random margin falls by chance too
-            looks = (self.attack.steps - self.step) / self.every
-            within = (self.margin - margin) * looks - self.attack.confidence
-            stalled = stalled | (due & ~self.succeeded & self.margin.isfinite() & (margin > within))
+        looks = (self.attack.steps - self.step) / self.every
+        within = (self.margin - margin) * looks - self.attack.confidence
+        stalled = stalled | (due & ~self.succeeded & self.margin.isfinite() & (margin > within))
         self.loss = torch.where(due, loss, self.loss)
         self.margin = torch.where(due, margin, self.margin)
         self.nearest = torch.where(due, self.best, self.nearest)

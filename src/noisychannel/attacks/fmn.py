@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from noisychannel.attacks.shortlist import Shortlist, conclude, nearest, stretch
+from noisychannel.attacks.shortlist import RUN, Shortlist, conclude, nearest, stretch
 from noisychannel.errors import expected
 from noisychannel.norms import L0, L2, Norm
 from noisychannel.objectives import Margin
@@ -38,9 +38,11 @@ class FMN:
 
     Source: Pintor et al. 2021, algorithm 1.
     Differs: 1. no start from another class. 2. before anything was found, the factor (1 + γ_k), without which
-    rounding may hold δ on the wrong side of the boundary for good, and a radius that never shrinks, without
-    which steps longer than the radius may wander inside it to the end (4 of 96 digits).
-    3. candidates of a random view are re-tested (five kept along the way).
+    rounding may hold δ on the wrong side of the boundary for good, and a radius that never shrinks, without which
+    steps longer than the radius may wander inside it to the end (4 of 96 digits). 3. on a random view the radius
+    shrinks, and a point is kept, only from the fifth success in a row on (where the verdict is not certain, one with
+    a mean margin below 0); earlier ones leave the radius as it is; and ‖δ*‖ is no bound: a lucky draw at x would
+    hold it at 0. 4. candidates of a random view are re-tested (five kept along the way; x first if a draw erred there).
     """
 
     version: ClassVar[int] = 1
@@ -77,47 +79,43 @@ class FMN:
         rows = torch.arange(len(batch), device=x.device)
         at, active = x, batch
         radius = best = torch.full((len(batch),), torch.inf, device=x.device)
+        run = torch.zeros_like(rows)
         for step in range(steps + 1):
             if len(rows) == 0:
                 break
             last = step == steps
             query = view.query(at, active, Margin(), step, gradient=not last)
             size = norm.distance(at, active.x)
-            score = torch.where(query.fooled, size, torch.inf)
-            kept.offer(rows, at, score, query.fooled, stretch(view, rows, step / (steps + 1)))
+            run = torch.where(query.fooled & ((query.margin < 0) | view.certain), run + 1, 0)
+            sound = run >= (RUN if view.stochastic else 1)
+            offered = query.fooled if step == 0 else sound
+            score = torch.where(offered, size, torch.inf)
+            kept.offer(rows, at, score, offered, stretch(view, rows, step / (steps + 1)))
             strongest.offer(rows, at, query.margin, query.fooled)
             if last:
                 break
             gradient = kept.sighted(rows, query.gradient)
-            # A lucky draw at the example itself is no success of size 0: it would end the search there.
-            real = score if view.certain else torch.where(size > 0, score, torch.inf)
-            best = torch.minimum(best, real)
-            radius = self._radius(query.fooled, query.margin, gradient, size, radius, best, step)
+            best = torch.where(sound, torch.minimum(best, size), best)
+            bound = torch.full_like(best, torch.inf) if view.stochastic else best
+            linear = self._linear(query.margin, gradient, size).where(best.isinf(), 0.0)
+            gamma = _cosine(self.gamma, _LAST_GAMMA, step / steps)
+            grown = torch.maximum(linear, radius.nan_to_num(posinf=0.0)) * (1 + gamma)
+            grown = torch.where(query.fooled & radius.isfinite(), radius, grown)
+            radius = torch.where(sound, torch.minimum(radius * (1 - gamma), bound), grown)
             if step == 0 and view.certain and view.compact:
                 stay = ~query.fooled  # misclassified as they are: nothing to search
                 rows, active, at = rows[stay], active.rows(stay), at[stay]
-                radius, best, gradient = radius[stay], best[stay], gradient[stay]
+                radius, best, run, gradient = radius[stay], best[stay], run[stay], gradient[stay]
             alpha = self.alpha * _cosine(1.0, _LAST_ALPHA, step / steps)
             at = at + L2().steepest(gradient).mul_(alpha)
             at = norm.project(at.sub_(active.x), radius).add_(active.x).clamp_(0, 1)
         return conclude(view, batch, kept, strongest, norm)
 
-    def _radius(
-        self,
-        fooled: Tensor,
-        margin: Tensor,
-        gradient: Tensor,
-        size: Tensor,
-        radius: Tensor,
-        best: Tensor,
-        step: int,
-    ) -> Tensor:
-        gamma = _cosine(self.gamma, _LAST_GAMMA, step / self.steps)
+    def _linear(self, margin: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """How far the boundary of the linear network through δ is from x."""
         # ⟨g, steepest(g)⟩ is the dual norm of g, whatever the norm.
         slope = (gradient * self.norm.steepest(gradient)).flatten(1).sum(dim=1).clamp_min(1e-12)
-        linear = torch.where(best.isinf(), size + margin.abs() / slope, 0.0)
-        grown = torch.maximum(linear, radius.nan_to_num(posinf=0.0)) * (1 + gamma)
-        return torch.where(fooled, torch.minimum(radius * (1 - gamma), best), grown)
+        return size + margin.abs() / slope
 
 
 def _cosine(first: float, last: float, share: float) -> float:

@@ -142,7 +142,8 @@ class PGD:
             gradient = kept.sighted(rows, query.gradient)
             if leaving and bool(query.fooled.any()):
                 gone, stay = query.fooled, ~query.fooled
-                kept.offer(rows[gone], at[gone], ranked(view, query)[gone], gone[gone])
+                if self.keep == "last":  # theirs is the last; `best` was offered it above
+                    kept.offer(rows[gone], at[gone], ranked(view, query)[gone], gone[gone])
                 rows, batch, at, gradient = rows[stay], batch.rows(stay), at[stay], gradient[stay]
             at = stepped(self.norm, batch.x, at, gradient, self.step, self.epsilon)
 

@@ -6,10 +6,13 @@ from torch import Tensor
 from noisychannel.norms import Norm
 from noisychannel.types import Adversarials, Batch, Query, Status, View
 
-__all__ = ["KEEP", "Shortlist", "conclude", "nearest", "ranked", "stretch"]
+__all__ = ["KEEP", "RUN", "Shortlist", "conclude", "nearest", "ranked", "stretch"]
 
 KEEP = 5
 """Iterates kept per example: few enough to re-test, enough that one lucky draw cannot fill the list."""
+
+RUN = 5
+"""Successes in a row that a search for the least distance believes on a random view: luck of p = .2 once in 3,000."""
 
 # Orders of magnitude that keep the parts of a rank apart: won or not, then rate, then margin.
 _LOST, _RATE = 1e6, 1e3
