@@ -55,7 +55,7 @@ PUBLIC = {
     "report.stats": "Estimate WorstCase accuracy correct_matrix paired_difference wilson worst_case",
     "rng": "Role Stream bracket generator normal root root_name shared_normal stranger_seeded torch_seeded uniform",
     "spec": "Fingerprinted canonical describe key",
-    "threats": "Averaged Bpda DefenseView Success Threat adaptive assumes non_adaptive",
+    "threats": "Averaged Bpda DefenseView Success Threat adaptive assumes log_mean_prob non_adaptive",
     "training": (
         "AUTHORS_FCN AUTHORS_RESNET18 AUTHORS_RESNET20 AUTHORS_VGG16 Adversarial Augment Epoch FAST FAST_RESNET20"
         " Fitted OneCycle Plateau Recipe SCHEDULES Schedule Steps Tick Watch fit"

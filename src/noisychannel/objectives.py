@@ -31,8 +31,13 @@ def margin(logits: Tensor, goal: Goal) -> Tensor:
 
 
 def fooled(predicted: Tensor, goal: Goal) -> Tensor:
-    """Whether a predicted class is what the attacker wants: ≠ y, or = target. Any shape that ends in n."""
-    return predicted != goal.y if goal.target is None else predicted == goal.target
+    """Whether a predicted class is what the attacker wants: ≠ y, or = target. Any shape that ends in n.
+
+    No answer (−1) is no success: a network that gives NaN was not fooled.
+    """
+    if goal.target is not None:
+        return predicted == goal.target
+    return (predicted != goal.y) & (predicted >= 0)
 
 
 @dataclass(frozen=True)

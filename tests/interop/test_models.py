@@ -289,3 +289,15 @@ def test_it_finds_out_that_a_model_is_random() -> None:
         assert (x != who.x).any()
         passes.append(len(asked))
     assert passes[1] - passes[0] == 3 * 4  # 2 gradients and a last look
+
+
+def test_a_second_call_of_a_callable_draws_anew() -> None:
+    """AttackBench asks batch by batch: image i of every batch must not have the same start."""
+    network = LinearNetwork(gain=5.0)
+    who, module = network.batch(n=4), network.build()
+    called = as_callable(PGD(Linf(), 0.05, steps=1))
+    with rng.root("calls"):
+        first, second = called(module, who.x, who.y), called(module, who.x, who.y)
+        again = as_callable(PGD(Linf(), 0.05, steps=1))(module, who.x, who.y)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, again)

@@ -260,13 +260,6 @@ def test_a_noisy_boundary_is_reached_without_luck(
         found = attack(DefenseView(adaptive(Defense(PAIR, channel, rule))), batch)
     assert (found.status == int(Status.FOUND)).all()
     rate = jury(found.x, batch, channel)
-    print(
-        attack,
-        rule,
-        rate.sort().values,
-        (L2().distance(found.x, batch.x) / optimum).sort().values,
-        found.cost.forwards,
-    )
     assert (rate >= LEAST).all()
     assert rate.median() >= 0.4
     distance = L2().distance(found.x, batch.x)

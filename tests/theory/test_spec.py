@@ -228,7 +228,7 @@ GOLDEN = [
         ),
         "026cc9a2aeb7744cf245897933c6c4a5",
     ),
-    (Minimise(), None, "5f227be40195142e910705bcde769a26"),
+    (Minimise(), None, "3f01258d70cf144bdb6727712542ca64"),
 ]
 
 

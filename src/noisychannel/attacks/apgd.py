@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from noisychannel.attacks.gradient import random_start, stepped
+from noisychannel.attacks.lanes import keep_rows
 from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude, ranked
 from noisychannel.errors import expected
 from noisychannel.norms import Linf, Norm, per_example
@@ -98,7 +99,7 @@ class APGD:
             if view.certain and view.compact:
                 rows = rows[~kept.fooled[:, rows].any(dim=0)]
             _Climb(self, restart, batch.rows(rows), rows, self.loss).run(view, kept)
-        return conclude(view, batch, kept, None, self.norm)
+        return conclude(view, batch, kept)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class TargetedAPGD:
             if view.certain and view.compact:
                 rows = rows[~kept.fooled[:, rows].any(dim=0)]
             _Climb(self, turn, batch.rows(rows), rows, DLR(), aims[rows, turn]).run(view, kept)
-        return conclude(view, batch, kept, None, self.norm)
+        return conclude(view, batch, kept)
 
     def _aims(self, view: View, batch: Batch, rows: Tensor, kept: Shortlist) -> Tensor:
         """The classes to aim at, likeliest first (n, t); the clean example is the first candidate."""
@@ -285,8 +286,7 @@ class _Climb:
     def _drop(self, gone: Tensor) -> None:
         stay = ~gone
         self.batch = self.batch.rows(stay)
-        for name in _STATE:
-            setattr(self, name, getattr(self, name)[stay])
+        keep_rows(self, _STATE, stay)
         self.aim = None if self.aim is None else self.aim[stay]
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from noisychannel import rng
+from noisychannel.attacks.lanes import keep_rows
 from noisychannel.attacks.oracle import Doubt, Oracle
 from noisychannel.attacks.shortlist import Shortlist
 from noisychannel.attacks.starts import Began, BlendedNoise, beyond, grainy, listed, outcome
@@ -176,5 +177,4 @@ class _Walk:
         self.at = self.at.index_copy(0, which[~yes], self.passed[which[~yes]])
 
     def _stay(self, stay: Tensor) -> None:
-        for name in _STATE:
-            setattr(self, name, getattr(self, name)[stay])
+        keep_rows(self, _STATE, stay)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from noisychannel.attacks.adam import Adam
+from noisychannel.attacks.lanes import keep_rows
 from noisychannel.attacks.shortlist import Shortlist, conclude, nearest
 from noisychannel.errors import expected
 from noisychannel.norms import L2, per_example
@@ -53,7 +54,7 @@ class CarliniWagner:
     are re-tested (one kept per search), and its searches have all their steps.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     kind: ClassVar[Literal["budget", "minimal"]] = "minimal"
     searches: int = 5
     steps: int = 100
@@ -190,5 +191,4 @@ class _Lanes:
         stay = ~over
         self.batch = self.batch.rows(stay)
         self.adam.rows(stay)
-        for name in _STATE:
-            setattr(self, name, getattr(self, name)[stay])
+        keep_rows(self, _STATE, stay)

@@ -23,7 +23,6 @@ class ContrastReduction:
     Args:
         share: of grey, in [0, 1].
         level: the grey, in [0, 1].
-        norm: in which the distance counts.
 
     Raises:
         UserError: a number out of range.
@@ -35,7 +34,6 @@ class ContrastReduction:
     kind: ClassVar[Literal["budget", "minimal"]] = "budget"
     share: float = 0.5
     level: float = 0.5
-    norm: Norm = L2()
 
     def __post_init__(self) -> None:
         for name in ("share", "level"):
@@ -60,7 +58,7 @@ class ContrastReduction:
         kept.offer(
             every, x, batch.x.new_zeros(len(batch)), torch.zeros_like(every, dtype=torch.bool)
         )
-        return conclude(view, batch, kept, None, self.norm)
+        return conclude(view, batch, kept)
 
 
 @dataclass(frozen=True)

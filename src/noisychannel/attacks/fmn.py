@@ -45,7 +45,7 @@ class FMN:
     hold it at 0. 4. candidates of a random view are re-tested (five kept along the way; x first if a draw erred there).
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[Literal["budget", "minimal"]] = "minimal"
     norm: Norm = L2()
     steps: int = 100

@@ -113,7 +113,7 @@ class PGD:
             start = None
             if view.certain and view.compact and restart + 1 < self.restarts:
                 rows = rows[~kept.fooled[:, rows].any(dim=0)]
-        return conclude(view, batch, kept, None, self.norm)
+        return conclude(view, batch, kept)
 
     def _ascend(
         self,

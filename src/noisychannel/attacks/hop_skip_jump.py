@@ -154,7 +154,7 @@ class HopSkipJump:
             probe = (many + length * L2().steepest(rng.normal(many, stream))).clamp_(0, 1)
             moved = ((probe - many) / length.clamp_min(1e-12)).view(len(draws), *at.shape)
             said = torch.cat([oracle.labels(x, rows) for x in probe.view_as(moved)])
-            sign = (fooled(said, goal) & (said >= 0)).to(at.dtype) * 2 - 1
+            sign = fooled(said, goal).to(at.dtype) * 2 - 1
             with_sign += (sign.view(*sign.shape, *([1] * (at.ndim - 1))) * moved).sum(dim=0)
             plain += moved.sum(dim=0)
             share += sign.sum(dim=0)

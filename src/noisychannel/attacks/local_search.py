@@ -11,7 +11,6 @@ from noisychannel import rng
 from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude, ranked
 from noisychannel.attacks.variants import chunks, planes, sheet
 from noisychannel.errors import expected
-from noisychannel.norms import L0
 from noisychannel.objectives import CrossEntropy, Loss
 from noisychannel.types import Adversarials, Batch, View
 
@@ -103,7 +102,7 @@ class LocalSearch:
             at = self._moved(at, places)
             near = self._beside(at.shape[1:], places)
             wanted = min(self.most, near.shape[1])
-        return conclude(view, batch, kept, None, L0())
+        return conclude(view, batch, kept)
 
     def _candidates(self, index: Tensor, near: Tensor, turn: int, wanted: int) -> Tensor:
         """Up to `wanted` of the places that are `near` (n, places), at random: (n, m), −1 where there are fewer."""

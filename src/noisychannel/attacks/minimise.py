@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from noisychannel.attacks.gradient import PGD, random_start, stepped
+from noisychannel.attacks.lanes import keep_rows
 from noisychannel.attacks.shortlist import RUN, Shortlist, conclude, nearest
 from noisychannel.errors import expected
 from noisychannel.types import Adversarials, Batch, Query, View
@@ -38,7 +39,7 @@ class Minimise:
     candidates are re-tested (the nearest of each fifth of the bisections).
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     kind: ClassVar[Literal["budget", "minimal"]] = "minimal"
     attack: PGD = field(default=PGD(epsilon=0.3, steps=40, step_size=0.01))
     expansions: int = 20
@@ -160,5 +161,4 @@ class _Lanes:
             return
         stay = ~self.over
         self.batch = self.batch.rows(stay)
-        for name in _STATE:
-            setattr(self, name, getattr(self, name)[stay])
+        keep_rows(self, _STATE, stay)

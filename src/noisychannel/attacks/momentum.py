@@ -94,4 +94,4 @@ class MIFGSM:
             size = gradient.abs().sum(dim=dims).clamp_min(1e-12)
             memory.mul_(self.decay).add_(gradient.div_(per_example(size, gradient)))
             at = stepped(self.norm, batch.x, at, memory, self.step, self.epsilon)
-        return conclude(view, batch, kept, None, self.norm)
+        return conclude(view, batch, kept)

@@ -92,8 +92,8 @@ class AdditiveNoise:
             part = batch.rows(rows)
             x = (part.x + self.noise(part.x, part.index, repeat)).clamp(0, 1)
             said = view.labels(x, part, repeat, draws)
-            wrong = (fooled(said, part.goal) & (said >= 0)).float().mean(dim=0)
+            wrong = fooled(said, part.goal).float().mean(dim=0)
             kept.offer(rows, x, -wrong, wrong >= 0.5)
             if view.compact and not view.stochastic:
                 rows = rows[wrong == 0]
-        return conclude(view, batch, kept, None, self.norm)
+        return conclude(view, batch, kept)

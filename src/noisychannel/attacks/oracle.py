@@ -148,7 +148,7 @@ class Oracle:
         self.silent[rows] = (said < 0).all(dim=0)
         part = self.batch if len(rows) == len(self.batch) else self.batch.rows(rows)
         if doubt is None:
-            return fooled(said[0], part.goal) & (said[0] >= 0)
+            return fooled(said[0], part.goal)
         answer = torch.zeros_like(rows, dtype=torch.bool)
         tally = _Tally(part, versus=not isinstance(self.view.rule, Single))
         (win, loss), (yes, no) = doubt.evidence(self.centre), doubt.bounds

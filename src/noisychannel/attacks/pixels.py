@@ -9,7 +9,6 @@ from torch import Tensor
 from noisychannel import rng
 from noisychannel.attacks.variants import best_variants, planes
 from noisychannel.errors import expected
-from noisychannel.norms import L0
 from noisychannel.types import Adversarials, Batch, View
 
 __all__ = ["MultiplePixels", "SinglePixel"]
@@ -64,7 +63,7 @@ class SinglePixel:
             variants[every, :, place] = (number % 2).to(flat.dtype)[:, None]
             return variants.view(-1, *batch.x.shape[1:])
 
-        return best_variants(view, batch, 2 * count, make, L0())
+        return best_variants(view, batch, 2 * count, make)
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class MultiplePixels:
             variants.scatter_(2, place[:, None].expand(wide), value[:, None].expand(wide))
             return variants.view(-1, *batch.x.shape[1:])
 
-        return best_variants(view, batch, self.trials, make, L0())
+        return best_variants(view, batch, self.trials, make)
 
 
 def _shuffled(index: Tensor, flat: Tensor, *, whole: bool) -> Tensor:

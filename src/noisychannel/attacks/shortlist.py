@@ -54,9 +54,8 @@ class Shortlist:
     def sighted(self, rows: Tensor, gradient: Tensor) -> Tensor:
         """The gradient (changed in place) with 0 for what is no number; such examples are noted as `blind`."""
         dims = tuple(range(1, gradient.ndim))
-        self.blind[rows] |= ~gradient.sum(
-            dim=dims
-        ).isfinite()  # a sum that overflows is no direction either
+        # One pass instead of two: a sum that overflows is no direction either.
+        self.blind[rows] |= ~gradient.sum(dim=dims).isfinite()
         return gradient.nan_to_num_(0.0, 0.0, 0.0)
 
     @property
@@ -107,13 +106,13 @@ def conclude(
     view: View,
     batch: Batch,
     kept: Shortlist,
-    strongest: Shortlist | None,
-    norm: Norm,
+    strongest: Shortlist | None = None,
+    norm: Norm | None = None,
     otherwise: Tensor | None = None,
 ) -> Adversarials:
     """Choose one candidate per example on the view's selection draws.
 
-    With a `strongest` list the attack is a minimal one: of the candidates that win, the nearest is
+    With a `strongest` list and a norm the attack is a minimal one: of the candidates that win, the nearest is
     chosen, and if none wins, the one most often adversarial. Without, the attack has a budget: the
     candidate most often adversarial is chosen, then the lowest margin. An example that is not won is
     FAILED if the network gave nothing but NaN for it, or a gradient that was no number: an attack
@@ -122,15 +121,15 @@ def conclude(
     """
     if len(batch) == 0:
         return Adversarials(batch.x.clone(), torch.zeros_like(batch.y), view.cost(batch))
-    minimal = strongest is not None
-    points = torch.cat([kept.points, strongest.points]) if minimal else kept.points
-    filled = torch.cat([kept.filled, strongest.filled]) if minimal else kept.filled
-    fooled = torch.cat([kept.fooled, strongest.fooled]) if minimal else kept.fooled
+    lists = [kept] if strongest is None else [kept, strongest]
+    points = torch.cat([part.points for part in lists])
+    filled = torch.cat([part.filled for part in lists])
+    fooled = torch.cat([part.fooled for part in lists])
     trial = view.trial(points, fooled & filled, batch)
     # The margin enters by its place among the candidates, in double precision: at 1e6 float32 steps by 1/16.
     place = trial.margin.argsort(dim=0, stable=True).argsort(dim=0)
     lost = _RATE * (1 - trial.rate.double()) + place / len(points)
-    if minimal:
+    if norm is not None:
         distance = torch.stack([norm.distance(p, batch.x) for p in points]).double()
         rank = torch.where(trial.won, distance, _LOST + lost)
     else:

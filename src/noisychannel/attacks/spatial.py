@@ -10,7 +10,6 @@ from torch.nn import functional
 from noisychannel import rng
 from noisychannel.attacks.variants import best_variants, sheet
 from noisychannel.errors import expected
-from noisychannel.norms import Linf
 from noisychannel.types import Adversarials, Batch, View
 
 __all__ = ["Spatial", "moved"]
@@ -87,7 +86,7 @@ class Spatial:
                 how = self._drawn(batch.index[rows], chunk, flat=flat).to(x)
             return moved(x[rows], how).view(-1, *batch.x.shape[1:])
 
-        return best_variants(view, batch, count, make, Linf())
+        return best_variants(view, batch, count, make)
 
     def _grid(self, *, flat: bool) -> Tensor:
         """Angle in degrees and shifts along width and height of each variant (v, 3)."""

@@ -123,7 +123,7 @@ class SPSA:
             move = adam.step(slope)
             delta = self.norm.project(move.add_(at).sub_(active.x), self.epsilon)
             at = delta.add_(active.x).clamp_(0, 1)
-        return conclude(view, batch, kept, None, self.norm)
+        return conclude(view, batch, kept)
 
     def estimate(self, view: View, at: Tensor, batch: Batch, clock: int = 0) -> Tensor:
         """g at the points `at`, from 2 m questions whose draws are named by clock + 1 … clock + 2 m."""

@@ -90,7 +90,7 @@ class Square:
         while len(walk.rows) and walk.asked < self.queries:
             walk.leave()
             walk.propose()
-        return conclude(view, batch, kept, None, self.norm)
+        return conclude(view, batch, kept)
 
     def size(self, asked: int, height: int, width: int) -> Size:
         """Height and width of the squares after so many questions."""

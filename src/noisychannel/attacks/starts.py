@@ -35,12 +35,11 @@ _ROUNDS = 3
 
 
 class Began(NamedTuple):
-    """Starting points (n, …), and whether each was found, is where the example itself stands, or is NaN (n,)."""
+    """Starting points (n, …), and whether each was found, and is where the example itself stands (n,)."""
 
     x: Tensor
     found: Tensor
     here: Tensor
-    broken: Tensor
 
 
 def noise_image(x: Tensor, index: Tensor, number: int, *, coarse: bool) -> Tensor:
@@ -128,13 +127,14 @@ class BlendedNoise:
         """A starting point for every example of the oracle: itself, the given `start`, or blended noise."""
         batch = oracle.batch
         none = torch.zeros_like(batch.y, dtype=torch.bool)
-        began = Began(batch.x.clone(), none.clone(), none.clone(), none.clone())
+        began = Began(batch.x.clone(), none.clone(), none)
         rows = oracle.solvent(torch.arange(len(batch), device=batch.x.device), 2 * oracle.most)
         here = self._sure(oracle, batch.x[rows], rows)
         began.here[rows] = here
-        began.broken[rows] = oracle.silent[rows] & ~here
         began.found[rows] = here
-        rows = rows[~(here | began.broken[rows])]
+        rows = rows[
+            ~(here | oracle.silent[rows])
+        ]  # who gives no number for the example is not asked on
         if start is not None:
             rows = oracle.solvent(rows, 2 * oracle.most)
             good = self._sure(oracle, start[rows], rows)
@@ -172,8 +172,8 @@ class BlendedNoise:
         """Blend the images of `rows` into their examples; returns those for which nothing was confirmed."""
         rows = oracle.solvent(rows, (self.steps + 3) * oracle.most)
         x, noise = oracle.batch.x[rows], began.x[rows]
-        good = self._halve(oracle, x, noise, rows) if self.search == "binary" else None
-        good = self._walk(oracle, x, noise, rows) if good is None else good
+        search = self._halve if self.search == "binary" else self._walk
+        good = search(oracle, x, noise, rows)
         began.x[rows] = torch.lerp(x, noise, per_example(good, x))
         if oracle.doubt is None:
             return rows[:0]

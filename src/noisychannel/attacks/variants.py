@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude, ranked
-from noisychannel.norms import Norm
 from noisychannel.objectives import Margin
 from noisychannel.types import Adversarials, Batch, View
 
@@ -44,7 +43,7 @@ def chunks(total: range, rows: int) -> Iterator[range]:
 
 
 def best_variants(
-    view: View, batch: Batch, count: int, make: Callable[[Tensor, range], Tensor], norm: Norm
+    view: View, batch: Batch, count: int, make: Callable[[Tensor, range], Tensor]
 ) -> Adversarials:
     """Ask about each example and `count` variants of it, and hand over the best.
 
@@ -57,7 +56,6 @@ def best_variants(
         batch: the examples.
         count: variants of each.
         make: (positions in the batch (m,), numbers of d variants) → the variants (d · m, …), draw-major.
-        norm: in which distances are measured.
     """
     kept = Shortlist(batch.x, KEEP if view.stochastic else 1)
     rows = torch.arange(len(batch), device=batch.x.device)
@@ -71,7 +69,7 @@ def best_variants(
             break
         for chunk in chunks(range(start, min(start + _STAGE, count)), len(rows)):
             _ask(view, batch.rows(rows), rows, make(rows, chunk), kept)
-    return conclude(view, batch, kept, None, norm)
+    return conclude(view, batch, kept)
 
 
 def _ask(view: View, batch: Batch, rows: Tensor, x: Tensor, kept: Shortlist) -> None:

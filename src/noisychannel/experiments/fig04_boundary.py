@@ -70,10 +70,6 @@ class _Spot(NamedTuple):
     what: What
     preset: str
 
-    @property
-    def place(self) -> tuple[tuple[str, str | float], ...]:
-        return tuple(self._asdict().items())
-
 
 def _spots(scale: Scale) -> tuple[_Spot, ...]:
     out: list[_Spot] = []
@@ -117,7 +113,7 @@ def _cells(setting: Setting) -> tuple[Cell, ...]:
             Measure(part, defense, craft, draws=draws, execution=how)
             for part, craft in zip(setting.parts(), crafts, strict=True)
         )
-        out.append(Cell(spot.place, measures))
+        out.append(Cell(tuple(spot._asdict().items()), measures))
     return tuple(out)
 
 

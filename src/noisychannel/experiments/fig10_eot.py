@@ -67,10 +67,6 @@ class _Spot(NamedTuple):
     epsilon: float
     eot: int
 
-    @property
-    def place(self) -> tuple[tuple[str, str | float], ...]:
-        return tuple(self._asdict().items())
-
 
 def _spots(scale: Scale) -> tuple[_Spot, ...]:
     at, eots = _RADIUS[scale], _EOT[scale]
@@ -109,7 +105,7 @@ def _cells(setting: Setting) -> tuple[Cell, ...]:
             )
             for part in setting.parts()
         )
-        out.append(Cell(spot.place, measures))
+        out.append(Cell(tuple(spot._asdict().items()), measures))
     return tuple(out)
 
 

@@ -190,7 +190,7 @@ class Borrowed:
         rows = answer.given.nonzero()[:, 0]
         score = torch.zeros(len(rows), device=batch.x.device)
         kept.offer(rows, answer.x[rows], score, answer.claimed[rows])
-        found = conclude(view, batch, kept, None, self.norm)
+        found = conclude(view, batch, kept)
         lost = answer.claimed & (found.status == int(Status.NOT_FOUND))
         return found._replace(status=found.status.masked_fill(lost, int(Status.LOST_ON_RESCORING)))
 

@@ -160,12 +160,14 @@ def _deployed(defense: Defense, draws: int | None, device: str) -> Shown:
 def as_callable(attack: Attack, draws: int = 1) -> Callable[..., Tensor]:
     """One of our attacks as a function `(model, x, y, targets=None, targeted=False) → x_adv` (AttackBench's).
 
-    The model is any module in eval mode from [0, 1] to logits; a random one is found by asking twice.
+    The model is any module in eval mode from [0, 1] to logits; a random one is found by asking twice. Images are
+    named in the order in which they come, call after call, so that each has draws of its own.
 
     Args:
         attack: any of ours.
         draws: EOT draws per gradient, if the model is random.
     """
+    seen = 0
 
     def called(
         model: nn.Module,
@@ -174,9 +176,11 @@ def as_callable(attack: Attack, draws: int = 1) -> Callable[..., Tensor]:
         targets: Tensor | None = None,
         targeted: bool = False,  # noqa: FBT001, FBT002
     ) -> Tensor:
+        nonlocal seen
         if targeted and targets is None:
             raise expected("targets", "a class for each example of a targeted attack", None)
-        index = torch.arange(len(x), device=x.device)
+        index = torch.arange(seen, seen + len(x), device=x.device)
+        seen += len(x)
         batch = Batch(x, y, index, targets if targeted else None)
         network = Foreign(model, tuple(x.shape[1:]))
         view = DefenseView(adaptive(Defense(network), draws), str(x.device))

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from noisychannel import rng
-from noisychannel.channels import straight_through, substituted
+from noisychannel.channels import substituted
 from noisychannel.decision import Vote
 from noisychannel.defenses import chunks_of, global_noise
-from noisychannel.threats import Averaged, DefenseView, Threat
+from noisychannel.threats import Averaged, DefenseView, log_mean_prob
 from noisychannel.types import Cost
 
 __all__ = ["Shown"]
@@ -47,8 +47,7 @@ class Shown(nn.Module):
         self.calls += 1
         row = torch.arange(len(x), device=x.device)
         index = self.index[row % len(self.index)] + row // len(self.index) * _COPIES
-        at_once = max(1, self.view.max_rows // max(1, len(x))) if self.view.compact else 1
-        chunks = list(chunks_of(draws, at_once))
+        chunks = list(chunks_of(draws, self.view.draws_at_once(len(x))))
         differentiated = torch.is_grad_enabled() and x.requires_grad
         parts: list[Tensor] = []
         for chunk in chunks:
@@ -82,7 +81,7 @@ class Shown(nn.Module):
         self.forwards += len(rows)
         with rng.root(root), rng.bracket(stream), global_noise(stream, keyed=view.compact):
             if threat.backward != "at_input":
-                return view.fast(_seen(threat, rows))
+                return view.fast(threat.seen(rows))
             if not rows.requires_grad:
                 return view.fast(threat.assumed.channel(rows))
             self.forwards += len(rows)
@@ -104,21 +103,11 @@ class Shown(nn.Module):
         return substituted(lambda _: value, lambda _: smooth, logits)
 
 
-def _seen(threat: Threat, x: Tensor) -> Tensor:
-    """C(x), differentiated as the threat says."""
-    channel, how = threat.assumed.channel, threat.backward
-    if threat.substitute is not None:
-        return substituted(channel, threat.substitute, x)
-    how = channel.gradients[0] if how == "default" else how
-    return straight_through(channel, x) if how == "straight_through" else channel(x)
-
-
 def _averaged(logits: Tensor, averaged: Averaged) -> Tensor:
     if len(logits) == 1:
         return logits[0]
     if averaged == "mean_logit":
         return logits.mean(dim=0)
     if averaged == "mean_prob":
-        least = torch.finfo(logits.dtype).tiny  # less is flushed to 0, whose logarithm has no slope
-        return logits.softmax(dim=2).mean(dim=0).clamp_min(least).log()
+        return log_mean_prob(logits)
     return logits.log_softmax(dim=2).mean(dim=0)

@@ -7,6 +7,7 @@ from noisychannel.threats.settings import (
     Threat,
     adaptive,
     assumes,
+    log_mean_prob,
     non_adaptive,
 )
 from noisychannel.threats.view import DefenseView
@@ -19,5 +20,6 @@ __all__ = [
     "Threat",
     "adaptive",
     "assumes",
+    "log_mean_prob",
     "non_adaptive",
 ]

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+import torch
+from torch import Tensor
+
+from noisychannel.channels import straight_through, substituted
 from noisychannel.decision import MeanProb, Single
 from noisychannel.defenses import Defense
 from noisychannel.errors import expected
-from noisychannel.types import Backward, Channel
+from noisychannel.types import Backward, Channel, Images
 
-__all__ = ["Averaged", "Success", "Threat", "adaptive", "assumes", "non_adaptive"]
+__all__ = ["Averaged", "Success", "Threat", "adaptive", "assumes", "log_mean_prob", "non_adaptive"]
 
 Averaged = Literal["mean_loss", "mean_prob", "mean_logit"]
 """What is averaged over EOT draws before the gradient is taken; three different objectives."""
@@ -70,6 +74,20 @@ class Threat:
             raise expected(
                 "backward", f"one of {', '.join(offered)} for {self.assumed.channel}", self.backward
             )
+
+    def seen(self, x: Images) -> Images:
+        """C(x) of the assumed channel, differentiated as `backward` and `substitute` say (but for `at_input`)."""
+        channel, how = self.assumed.channel, self.backward
+        if self.substitute is not None:
+            return substituted(channel, self.substitute, x)
+        how = channel.gradients[0] if how == "default" else how
+        return straight_through(channel, x) if how == "straight_through" else channel(x)
+
+
+def log_mean_prob(logits: Tensor) -> Tensor:
+    """ln of the mean over draws of the probabilities: (d, n, k) → (n, k)."""
+    least = torch.finfo(logits.dtype).tiny  # less is flushed to 0, whose logarithm has no slope
+    return logits.softmax(dim=2).mean(dim=0).clamp_min(least).log()
 
 
 def non_adaptive(defense: Defense) -> Threat:

@@ -1,4 +1,4 @@
-"""What an attacker can ask of the defense he assumes; the only file that averages over draws (EOT)."""
+"""What an attacker can ask of the defense he assumes: gradients averaged over draws (EOT), labels, verdicts."""
 
 import math
 from collections.abc import Callable
@@ -9,12 +9,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from noisychannel import rng
-from noisychannel.channels import straight_through, substituted
 from noisychannel.decision import Decision
 from noisychannel.defenses import answers, chunks_of, global_noise
 from noisychannel.networks import prepare
 from noisychannel.objectives import fooled, margin
-from noisychannel.threats.settings import Averaged, Threat
+from noisychannel.threats.settings import Averaged, Threat, log_mean_prob
 from noisychannel.types import Batch, Cost, Goal, Images, Labels, Objective, Query, Trial
 
 __all__ = ["DefenseView"]
@@ -83,7 +82,7 @@ class DefenseView:
         """Objective, gradient and margin at x, over the threat's draws (one, if nothing is random)."""
         draws = self.threat.draws if self.stochastic else 1
         stream = self._stream(batch, step, draws)
-        chunks = list(chunks_of(draws, self._draws_at_once(len(x))))
+        chunks = list(chunks_of(draws, self.draws_at_once(len(x))))
         whole = len(chunks) == 1 or self.threat.averaged == "mean_loss"
         upstream: list[Tensor | None] = [None] * len(chunks)
         if gradient and not whole:
@@ -113,7 +112,7 @@ class DefenseView:
         """Classes (d, n) of independent draws at x, −1 where the network gave no number."""
         logits = self._asked(x, batch, self._stream(batch, step, draws, "labels"))
         self._note(batch, draws, 0)
-        return logits.argmax(dim=2).where(_told(logits), -1)
+        return _classes(logits)
 
     def trial(self, candidates: Tensor, opinion: Tensor, batch: Batch) -> Trial:
         """Share of selection draws each candidate wins on the unprepared network, and the rule's verdict."""
@@ -127,7 +126,7 @@ class DefenseView:
             logits = answers(
                 self.threat.assumed, self.plain, candidate, batch, "selection", draws, self.max_rows
             ).logits
-            labels = logits.argmax(dim=2)
+            labels = _classes(logits)
             share = fooled(labels, batch.goal).float().mean(dim=0)
             decided = rule.decide(
                 labels.T.reshape(-1, rule.draws),
@@ -152,7 +151,8 @@ class DefenseView:
         self._clocked = 0  # draw 7 is the same weights for every batch
         return Cost(counts[0], counts[1])
 
-    def _draws_at_once(self, rows: int) -> int:
+    def draws_at_once(self, rows: int) -> int:
+        """Draws that one pass over so many rows takes, so that memory does not grow with draws."""
         if not self.compact:
             return 1
         draws = max(1, self.max_rows // max(1, rows))
@@ -172,7 +172,7 @@ class DefenseView:
 
     def _asked(self, x: Tensor, batch: Batch, stream: rng.Stream) -> Tensor:
         """Logits (d, n, k) without a gradient, chunk by chunk."""
-        chunks = chunks_of(len(stream.draws), self._draws_at_once(len(x)))
+        chunks = chunks_of(len(stream.draws), self.draws_at_once(len(x)))
         parts = [replace(stream, draws=chunk) for chunk in chunks]
         return torch.cat([self._forward(x, part) for part in parts])
 
@@ -188,18 +188,7 @@ class DefenseView:
         """Whether the defender's rule, asked once on draws of its own, gives the attacker his goal."""
         stream = self._stream(batch, step, self.rule.draws, "success")
         logits = self._asked(x, batch, stream).transpose(0, 1)
-        labels = logits.argmax(dim=2).where(_told(logits), -1)
-        decided = self.rule.decide(labels, logits.softmax(dim=2))
-        return fooled(decided, batch.goal) & (decided >= 0)
-
-    def _channel(self, x: Tensor) -> Tensor:
-        channel = self.threat.assumed.channel
-        if self.threat.substitute is not None:
-            return substituted(channel, self.threat.substitute, x)
-        how = self.threat.backward
-        if how == "default":
-            how = channel.gradients[0]
-        return straight_through(channel, x) if how == "straight_through" else channel(x)
+        return fooled(self.rule.decide(_classes(logits), logits.softmax(dim=2)), batch.goal)
 
     def _logits(self, leaf: Tensor, stream: rng.Stream) -> tuple[Tensor, Tensor]:
         """Logits that the loss sees, and logits that are differentiated (the same but `at_input`)."""
@@ -208,7 +197,7 @@ class DefenseView:
                 with torch.no_grad():
                     seen = self.fast(self.threat.assumed.channel(leaf))
                 return seen, self.fast(leaf) if leaf.requires_grad else seen
-            logits = self.fast(self._channel(leaf))
+            logits = self.fast(self.threat.seen(leaf))
             return logits, logits
 
     def _pass(
@@ -260,13 +249,13 @@ class DefenseView:
     def _answer(self, logits: Tensor, grad: Tensor, batch: Batch, objective: Objective) -> Query:
         value = _averaged(logits, batch.goal, objective, self.threat.averaged)
         mean_margin = _mean_margin(logits, batch.goal)
-        share = (fooled(logits.argmax(dim=2), batch.goal) & _told(logits)).float().mean(dim=0)
+        share = fooled(_classes(logits), batch.goal).float().mean(dim=0)
         return Query(value, grad, mean_margin, share >= 0.5)
 
 
-def _told(logits: Tensor) -> Tensor:
-    """Where the network gave a class (…, k) → (…): NaN is no answer, and no success."""
-    return ~logits.isnan().any(dim=-1)
+def _classes(logits: Tensor) -> Tensor:
+    """The class of each row (…, k) → (…), −1 where the network gave no number."""
+    return logits.argmax(dim=-1).masked_fill(logits.isnan().any(dim=-1), -1)
 
 
 def _averaged(logits: Tensor, goal: Goal, objective: Objective, averaged: Averaged) -> Tensor:
@@ -277,8 +266,7 @@ def _averaged(logits: Tensor, goal: Goal, objective: Objective, averaged: Averag
     if averaged == "mean_logit":
         return objective(logits.mean(dim=0), goal)
     if averaged == "mean_prob":
-        least = torch.finfo(logits.dtype).tiny  # less is flushed to 0, whose logarithm has no slope
-        return objective(logits.softmax(dim=2).mean(dim=0).clamp_min(least).log(), goal)
+        return objective(log_mean_prob(logits), goal)
     return objective(logits.flatten(0, 1), goal.repeat(draws)).view(draws, rows).mean(dim=0)
 
 
