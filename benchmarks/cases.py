@@ -2,17 +2,18 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import peers
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from noisychannel import rng
 from noisychannel.attacks import APGD, DDN, FMN, MIFGSM, PGD, Boundary, CarliniWagner, FixedConstant
 from noisychannel.attacks.gradient import random_start
 from noisychannel.channels import Gauss
 from noisychannel.data import DataSpec
+from noisychannel.decision import Vote
 from noisychannel.defenses import Defense
 from noisychannel.networks import SmallNet, authors_resnet20
 from noisychannel.norms import Linf
@@ -20,7 +21,7 @@ from noisychannel.threats import Threat, adaptive, non_adaptive
 from noisychannel.training import Recipe, fit
 from noisychannel.types import Attack, Batch
 
-__all__ = ["Case", "Given", "cases", "gradient_attacks", "network_and_images"]
+__all__ = ["Case", "Given", "Mine", "cases", "gradient_attacks", "network_and_images"]
 
 # Noise of the size at which the paper's Gauss channel recovers most labels on CIFAR-10.
 SIGMA = 0.03
@@ -47,81 +48,115 @@ def plainly(module: nn.Module) -> Threat:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One attack, ours and the peers'.
+class Mine:
+    """One attack of ours, and what it is asked to reach.
 
     Args:
+        attack: ours.
+        goals: peer → ratio peer/ours that the project asks for; the keys are the peers it is held beside.
+        threat: what it attacks, made from the network.
+        gradient: whether its evaluations are gradients (else forwards).
+    """
+
+    attack: Attack
+    goals: dict[str, float | None]
+    threat: Callable[[nn.Module], Threat] = plainly
+    gradient: bool = True
+
+
+@dataclass(frozen=True)
+class Case:
+    """Attacks of ours and of peers that run in turns: one row for each of ours beside each of its peers.
+
+    Args:
+        ours: name of the row → ours.
         peers: name → their run.
-        goals: name → ratio peer/ours that the project asks for.
+        quality: `share fooled` or `median L2`.
         on_ours: whether the peers are timed on our prepared network too.
-        gradient: whether evaluations are gradients (else forwards).
         images: on so many only, where a peer is too slow for all; 0: all.
     """
 
     name: str
-    ours: Attack
+    ours: dict[str, Mine]
     peers: dict[str, peers.Run]
     quality: str
-    goals: dict[str, float] = field(default_factory=dict)
-    threat: Callable[[nn.Module], Threat] = plainly
     on_ours: bool = True
-    gradient: bool = True
     images: int = 0
 
 
 def cases(batch: Batch) -> list[Case]:
     """In the order of the table."""
     start = random_start(Linf(), batch.x, peers.EPSILON, batch.index, 0)
+    found = [_pgd(start), _eot(start), _ddn(), _cw(), _boundary()]
+    return found if peers.missing("art") else [*found, _art_cw()]
+
+
+def _pgd(start: Tensor) -> Case:
     pgd = PGD(Linf(), epsilon=peers.EPSILON, steps=40, step_size=peers.STEP, keep="last")
     leaving = PGD(Linf(), epsilon=peers.EPSILON, steps=40, step_size=peers.STEP, stop_early=True)
-    eot = PGD(Linf(), epsilon=peers.EPSILON, steps=20, step_size=peers.STEP, keep="last")
-    cw = CarliniWagner(5, 100, 0.01, 0.01)
-    torchattacks, art = not peers.missing("torchattacks"), not peers.missing("art")
-    pgds: dict[str, peers.Run] = {"foolbox": peers.foolbox_pgd(start)}
-    eots: dict[str, peers.Run] = {"foolbox EOT": peers.foolbox_eot(start, SIGMA, 10, 20)}
-    if torchattacks:
-        pgds["torchattacks"] = peers.torchattacks_pgd
-        eots["torchattacks EOTPGD"] = peers.torchattacks_eot(SIGMA, 10, 20)
-    if art:
-        pgds["ART"] = peers.art_pgd
-    usual = {"foolbox": 1.6, "torchattacks": 1.6}
+    theirs: dict[str, peers.Run] = {"foolbox": peers.foolbox_pgd(start)}
+    if not peers.missing("torchattacks"):
+        theirs["torchattacks"] = peers.torchattacks_pgd
+    if not peers.missing("art"):
+        theirs["ART"] = peers.art_pgd
+    goals = {name: None if name == "ART" else 1.6 for name in theirs}
+    ours = {"pgd-40": Mine(pgd, goals), "pgd-40, won examples leave": Mine(leaving, goals)}
+    return Case("pgd-40", ours, theirs, "share fooled")
 
-    def noisy(m: nn.Module) -> Threat:
+
+def _eot(start: Tensor) -> Case:
+    pgd = PGD(Linf(), epsilon=peers.EPSILON, steps=20, step_size=peers.STEP, keep="last")
+    leaving = PGD(Linf(), epsilon=peers.EPSILON, steps=20, step_size=peers.STEP, stop_early=True)
+    theirs: dict[str, peers.Run] = {"foolbox EOT": peers.foolbox_eot(start, SIGMA, 10, 20)}
+    if not peers.missing("torchattacks"):
+        theirs["torchattacks EOTPGD"] = peers.torchattacks_eot(SIGMA, 10, 20)
+
+    def mean_logit(m: nn.Module) -> Threat:
         return adaptive(Defense(Given(m), Gauss(SIGMA)), draws=10, averaged="mean_logit")
 
-    table = [
-        Case("pgd-40", pgd, pgds, "share fooled", usual),
-        Case("pgd-40, won examples leave", leaving, pgds, "share fooled", usual, on_ours=False),
-        Case("eot-pgd 20 x 10", eot, eots, "share fooled", {"foolbox EOT": 2.0}, threat=noisy),
-        Case("ddn-100", DDN(100), {"foolbox": peers.foolbox_ddn}, "median L2", {"foolbox": 1.6}),
-        Case("cw-5x100", cw, {"foolbox": peers.foolbox_cw}, "median L2", {"foolbox": 1.6}),
-        Case(
-            "time to quality: DDN()", DDN(), {"foolbox C&W": peers.foolbox_cw}, "median L2",
-            {"foolbox C&W": 10.0}, on_ours=False,
-        ),
-        Case(
-            "time to quality: DDN(40)", DDN(40), {"foolbox C&W": peers.foolbox_cw}, "median L2",
-            {"foolbox C&W": 10.0}, on_ours=False,
-        ),
-        Case(
-            "boundary-1000", Boundary(steps=1000), {"foolbox": peers.foolbox_boundary(1000)},
-            "median L2", {"foolbox": 3.0}, gradient=False,
-        ),
-    ]  # fmt: skip
-    if art:
-        # ART's line search takes half an hour for 128 images; both are timed on the first 8.
-        table.append(
-            Case(
-                "cw-5x100, 8 images",
-                cw,
-                {"ART": peers.art_cw},
-                "median L2",
-                {"ART": 30.0},
-                on_ours=False,
-                images=8,
-            )
-        )
-    return table
+    def mean_loss(m: nn.Module) -> Threat:
+        return adaptive(Defense(Given(m), Gauss(SIGMA)), draws=10)
+
+    def until_voted(m: nn.Module) -> Threat:
+        return adaptive(Defense(Given(m), Gauss(SIGMA), Vote(16)), draws=10, success="rule")
+
+    # foolbox's wrapper averages logits, torchattacks the gradients of the loss: each beside the same of ours.
+    by_loss: dict[str, float | None] = dict.fromkeys(set(theirs) - {"foolbox EOT"})
+    ours = {
+        "eot-pgd 20 x 10, mean logit": Mine(pgd, {"foolbox EOT": 2.0}, mean_logit),
+        "eot-pgd 20 x 10, mean loss": Mine(pgd, by_loss, mean_loss),
+        "eot-pgd 20 x 10, until voted": Mine(leaving, {"foolbox EOT": 2.0} | by_loss, until_voted),
+    }
+    return Case("eot-pgd 20 x 10", ours, theirs, "share fooled")
+
+
+def _ddn() -> Case:
+    ours = {"ddn-100": Mine(DDN(100), {"foolbox": 1.6})}
+    return Case("ddn-100", ours, {"foolbox": peers.foolbox_ddn}, "median L2")
+
+
+def _cw() -> Case:
+    ours = {
+        "cw-5x100": Mine(CarliniWagner(5, 100, 0.01, 0.01), {"foolbox C&W": 1.6}),
+        "time to quality: DDN()": Mine(DDN(), {"foolbox C&W": 10.0}),
+        "time to quality: DDN(40)": Mine(DDN(40), {"foolbox C&W": 10.0}),
+    }
+    return Case("cw-5x100", ours, {"foolbox C&W": peers.foolbox_cw}, "median L2")
+
+
+def _boundary() -> Case:
+    goals: dict[str, float | None] = {"foolbox": 3.0}
+    ours = {
+        f"{name}boundary-{steps}": Mine(Boundary(steps=steps), goals, gradient=False)
+        for name, steps in (("", 1000), ("time to quality: ", 100))
+    }
+    return Case("boundary-1000", ours, {"foolbox": peers.foolbox_boundary(1000)}, "median L2")
+
+
+def _art_cw() -> Case:
+    # ART's line search takes half an hour for 128 images; both are timed on the first 8.
+    ours = {"cw-5x100, 8 images": Mine(CarliniWagner(5, 100, 0.01, 0.01), {"ART": 30.0})}
+    return Case("cw-art", ours, {"ART": peers.art_cw}, "median L2", on_ours=False, images=8)
 
 
 def gradient_attacks() -> dict[str, Attack]:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class _FixedStart(foolbox.attacks.LinfProjectedGradientDescentAttack):
         return foolbox.models.base.ep.astensor(self.start)
 
 
+@cache
 def missing(name: str) -> bool:
     """Whether an optional peer cannot be imported; said once."""
     try:

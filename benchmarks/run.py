@@ -1,19 +1,21 @@
 """Speed and strength beside the peers, in one run on the same images: ratios, not absolute times.
 
-    python benchmarks/run.py [--images 128] [--repeats 5] [--minutes 6] [--device cpu] [--threads 2] [--only NAME]
+    python benchmarks/run.py [--images 128] [--repeats 5] [--minutes 30] [--device cpu] [--threads 2] [--only NAME]
 
 Each attack is timed on the paper authors' plain ResNet-20 (`$NOISYCHANNEL_DATA`, `$NOISYCHANNEL_WEIGHTS`) three ways:
 ours, the peer's on the network as a user loads it, and the peer's on our prepared network, so that it is plain what
-comes from the network and what from the attack. Runs alternate; medians are printed and written to
-`benchmarks/latest.json`. A case that has used its `--minutes` makes no further repeats, and its row says how many
-were made. Without the data the digits and a network trained on the spot stand in. `--only` renews the rows of the
-cases whose name begins so and keeps the others. Training steps are timed too: `training.py`.
+comes from the network and what from the attack (the last in the first `--network-repeats` rounds only). Runs
+alternate; medians are printed and written to `benchmarks/latest.json`. A case that has used its `--minutes` makes no
+further rounds, and its rows say how many were made. Without the data the digits and a network trained on the spot
+stand in. `--only` renews the rows of the cases whose name begins so and keeps the others. Training steps are timed
+too: `training.py`.
 """
 
 import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +34,15 @@ from noisychannel.threats import DefenseView, non_adaptive
 from noisychannel.types import Adversarials, Batch
 from training import training_rows
 
+ON_OURS = ", our network"
+
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ask.add_argument("--images", type=int, default=128)
     ask.add_argument("--repeats", type=int, default=5)
-    ask.add_argument("--minutes", type=float, default=6.0, help="per case, at least one repeat")
+    ask.add_argument("--network-repeats", type=int, default=2, help="of peers on our network")
+    ask.add_argument("--minutes", type=float, default=30.0, help="per case, at least one round")
     ask.add_argument("--device", default="cpu")
     ask.add_argument("--threads", type=int, default=2)
     ask.add_argument("--only", default="")
@@ -71,25 +76,29 @@ def timed(
 ) -> list[dict[str, Any]]:
     """Alternating runs of ours, and of each peer on the network as loaded and on our prepared network."""
     batch = batch.rows(slice(0, case.images)) if case.images else batch
-    view = DefenseView(case.threat(module), args.device)
     prepared = prepare(module)
-    found: list[Adversarials] = []
+    found: dict[str, Adversarials] = {}
 
-    def ours() -> Tensor:
-        found[:] = [case.ours(view, batch)]
-        return found[0].x
+    def ours(name: str, view: DefenseView) -> Tensor:
+        found[name] = case.ours[name].attack(view, batch)
+        return found[name].x
 
     loaded = module.requires_grad_(requires_grad=True)  # as `load_state_dict` leaves it
-    runs = {"ours": ours}
+    runs: dict[str, Callable[[], Tensor]] = {}
+    for name, mine in case.ours.items():
+        view = DefenseView(mine.threat(module), args.device)
+        runs[name] = lambda name=name, view=view: ours(name, view)
     for name, go in case.peers.items():
         runs[name] = lambda go=go: go(loaded, batch)
         if case.on_ours:
-            runs[f"{name}, our network"] = lambda go=go: go(prepared, batch)
+            runs[name + ON_OURS] = lambda go=go: go(prepared, batch)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     points: dict[str, Tensor] = {}
     began = time.perf_counter()
-    for _ in range(args.repeats):
+    for turn in range(args.repeats):
         for name, go in runs.items():
+            if name.endswith(ON_OURS) and turn >= args.network_repeats:
+                continue
             settle(args.device)
             begin = time.perf_counter()
             points[name] = go().detach()
@@ -98,36 +107,52 @@ def timed(
         if time.perf_counter() - began > 60 * args.minutes:
             break
     module.requires_grad_(requires_grad=False)
-    middle = {name: statistics.median(s) for name, s in seconds.items()}
-    defense = case.threat(module).assumed
-    fooled = {n: share_fooled(defense, module, batch, x) for n, x in points.items()}
-    good = {n: quality(case, batch, x, fooled[n]) for n, x in points.items()}
-    cost = found[0].cost
     rows = [
-        {
-            "name": case.name,
-            "peer": name,
-            "ours_s": middle["ours"],
-            "peer_s": middle[name],
-            "ratio": middle[name] / middle["ours"],
-            "ours_quality": good["ours"],
-            "peer_quality": good[name],
-            "evaluations": float(
-                (cost.backwards if case.gradient else cost.forwards).float().mean()
-            ),
-            "peer_our_network_s": middle.get(f"{name}, our network"),
-            "quality": case.quality,
-            "fooled": {"ours": fooled["ours"], "peer": fooled[name]},
-            "goal": case.goals.get(name),
-            "images": len(batch),
-            "runs": len(seconds["ours"]),
-            "device": args.device,
-        }
-        for name in case.peers
+        row_of(case, name, peer, seconds, found[name], points, module, batch)
+        for name, mine in case.ours.items()
+        for peer in mine.goals
     ]
     for row in rows:
+        row["device"] = args.device
         print(sentence(row), flush=True)
     return rows
+
+
+def row_of(
+    case: Case,
+    name: str,
+    peer: str,
+    seconds: dict[str, list[float]],
+    found: Adversarials,
+    points: dict[str, Tensor],
+    module: nn.Module,
+    batch: Batch,
+) -> dict[str, Any]:
+    """One of ours beside one peer."""
+    mine = case.ours[name]
+    defense = mine.threat(module).assumed
+    middle = {run: statistics.median(s) for run, s in seconds.items()}
+    fooled = [share_fooled(defense, module, batch, points[run]) for run in (name, peer)]
+    good = fooled
+    if case.quality == "median L2":
+        good = [float(L2().distance(points[run], batch.x).median()) for run in (name, peer)]
+    evaluations = found.cost.backwards if mine.gradient else found.cost.forwards
+    return {
+        "name": name,
+        "peer": peer,
+        "ours_s": middle[name],
+        "peer_s": middle[peer],
+        "ratio": middle[peer] / middle[name],
+        "ours_quality": good[0],
+        "peer_quality": good[1],
+        "evaluations": float(evaluations.float().mean()),
+        "peer_our_network_s": middle.get(peer + ON_OURS),
+        "quality": case.quality,
+        "fooled": {"ours": fooled[0], "peer": fooled[1]},
+        "goal": mine.goals[peer],
+        "images": len(batch),
+        "runs": len(seconds[name]),
+    }
 
 
 def sentence(row: dict[str, Any]) -> str:
@@ -227,12 +252,6 @@ def agreement(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "differs": share,
         "images": len(batch),
     }
-
-
-def quality(case: Case, batch: Batch, x: Tensor, fooled: float) -> float:
-    if case.quality == "median L2":
-        return float(L2().distance(x, batch.x).median())
-    return fooled
 
 
 def share_fooled(defense: Defense, module: nn.Module, batch: Batch, x: Tensor) -> float:

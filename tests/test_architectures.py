@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import huggingface_hub
+import huggingface_hub.constants  # not an attribute of the package until it is imported
 import pytest
 import safetensors.torch
 import torch

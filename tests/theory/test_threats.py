@@ -98,14 +98,17 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
 @LOSSES
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("max_rows", [512, 14, 1])
+@pytest.mark.parametrize("waiting", [0, 1, 2 << 30])
 def test_query_is_autograd_of_the_stated_objective(
-    averaged: Averaged, loss: Any, targeted: bool, max_rows: int
+    averaged: Averaged, loss: Any, targeted: bool, max_rows: int, waiting: int
 ) -> None:
-    """All draws in one pass, two at a time, and one at a time."""
+    """All draws in one pass, two at a time, and one at a time; no graph may wait, one, or all."""
     who, steps = batch(targeted=targeted), torch.tensor([3, 3, 0, 1, 4, 1, 5])
     with rng.root("by hand"):
         view = DefenseView(
-            adaptive(Defense(NETWORK, Gauss(SIGMA)), DRAWS, averaged), max_rows=max_rows
+            adaptive(Defense(NETWORK, Gauss(SIGMA)), DRAWS, averaged),
+            max_rows=max_rows,
+            waiting=waiting,
         )
         query = view.query(who.x, who, loss, steps)
         x = who.x.clone().requires_grad_()
@@ -439,12 +442,13 @@ def counted(view: DefenseView) -> list[int]:
 @AVERAGED
 @pytest.mark.parametrize("max_rows", [512, 7, 1])
 @pytest.mark.parametrize("backward", ["exact", "at_input"])
+@pytest.mark.parametrize("waiting", [0, 1, 2 << 30])
 def test_cost_is_what_passes_through_the_network(
-    averaged: Averaged, max_rows: int, backward: Backward
+    averaged: Averaged, max_rows: int, backward: Backward, waiting: int
 ) -> None:
     who = batch()
     threat = replace(adaptive(Defense(NETWORK, Gauss(SIGMA)), DRAWS, averaged), backward=backward)
-    view = DefenseView(threat, max_rows=max_rows)
+    view = DefenseView(threat, max_rows=max_rows, waiting=waiting)
     rows = counted(view)
     with rng.root("cost"):
         view.query(who.x, who, CrossEntropy(), 0)
@@ -454,6 +458,19 @@ def test_cost_is_what_passes_through_the_network(
     assert int(one.forwards.sum()) == rows[0]
     assert one.forwards.unique().numel() == 1
     assert not view.cost(who).forwards.any()  # counted since the last call
+
+
+def test_a_graph_that_waits_spares_a_second_pass() -> None:
+    """mean_logit of 5 draws, one a pass: 5 forwards where all graphs wait, 9 where one does, 10 where none."""
+    who, found = batch(), {}
+    for waiting in (2 << 30, 1, 0):
+        threat = adaptive(Defense(NETWORK, Gauss(SIGMA)), 5, "mean_logit")
+        view = DefenseView(threat, max_rows=1, waiting=waiting)
+        with rng.root("waiting"):
+            gradient = view.query(who.x, who, CrossEntropy()).gradient
+        found[waiting] = gradient, int(view.cost(who).forwards[0])
+    assert [forwards for _, forwards in found.values()] == [5, 9, 10]
+    assert all(torch.equal(gradient, found[0][0]) for gradient, _ in found.values())
 
 
 def test_cost_follows_examples_that_leave() -> None:

@@ -274,7 +274,7 @@ from noisychannel.types import Batch
 torch.set_num_threads(1)
 x = torch.rand(8, 3, 32, 32)
 batch = Batch(x, torch.zeros(8, dtype=torch.long), torch.arange(8))
-view = DefenseView(adaptive(Defense(ResNet20(), Gauss(0.1)), int(sys.argv[1])))
+view = DefenseView(adaptive(Defense(ResNet20(), Gauss(0.1)), int(sys.argv[1]), sys.argv[2]))
 # Not getrusage: its peak is inherited from the process that forked this one.
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -286,11 +286,12 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's peak memory")
-def test_memory_does_not_grow_with_draws() -> None:
+@pytest.mark.parametrize("averaged", ["mean_loss", "mean_logit"])
+def test_memory_does_not_grow_with_draws(averaged: str) -> None:
     """256 draws take at most 1.5 × the memory of 16, above what the process holds before it asks."""
 
     def peak(draws: int) -> int:
-        command = [sys.executable, "-c", _PEAK, str(draws)]
+        command = [sys.executable, "-c", _PEAK, str(draws), averaged]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     few, many = peak(16), peak(256)

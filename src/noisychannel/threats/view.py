@@ -12,12 +12,16 @@ from noisychannel import rng
 from noisychannel.decision import Decision
 from noisychannel.defenses import answers, chunks_of, global_noise
 from noisychannel.networks import prepare
-from noisychannel.objectives import fooled, margin
-from noisychannel.threats.settings import Averaged, Threat, log_mean_prob
-from noisychannel.types import Batch, Cost, Goal, Images, Labels, Objective, Query, Trial
+from noisychannel.objectives import fooled
+from noisychannel.threats.averages import averaged, classes, mean_margin
+from noisychannel.threats.settings import Threat
+from noisychannel.types import Batch, Cost, Images, Labels, Objective, Query, Trial
 
 __all__ = ["DefenseView"]
 
+# Bytes of graphs, and draws, that may wait for the mean over draws that the loss is taken of: few draws pass
+# once only, and many need no more memory than few.
+_WAITING, _WAITING_DRAWS = 2 << 30, 16
 # More draws at once cost memory and no longer save time on a CPU: a ResNet-20 is as fast on 16 rows as on 256.
 _CPU_DRAWS = 16
 
@@ -30,6 +34,7 @@ class DefenseView:
         device: where to compute.
         max_rows: examples × draws in one forward pass; more draws are accumulated in chunks, so
             that memory does not grow with draws.
+        waiting: bytes of graphs (of 16 draws at most) that may wait for a mean over draws; others are made twice.
         heard: told after every question how many passes it took (a gradient counts as three).
     """
 
@@ -39,9 +44,12 @@ class DefenseView:
         device: str = "cpu",
         max_rows: int = 512,
         heard: Callable[[float], None] | None = None,
+        *,
+        waiting: int = _WAITING,
     ) -> None:
         self.threat = threat
         self.heard = heard
+        self.waiting = waiting
         self.plain = threat.assumed.network.build().to(device)
         self.fast = prepare(self.plain)
         self.max_rows = max_rows
@@ -83,23 +91,16 @@ class DefenseView:
         draws = self.threat.draws if self.stochastic else 1
         stream = self._stream(batch, step, draws)
         chunks = list(chunks_of(draws, self.draws_at_once(len(x))))
-        whole = len(chunks) == 1 or self.threat.averaged == "mean_loss"
-        upstream: list[Tensor | None] = [None] * len(chunks)
-        if gradient and not whole:
-            # The gradient of a function of the mean needs the mean first; streams replay exactly.
-            upstream = self._upstream(x, batch, objective, stream, chunks)
-        total: Tensor | None = None
-        logits: list[Tensor] = []
-        for chunk, known in zip(chunks, upstream, strict=True):
-            part = replace(stream, draws=chunk)
-            seen, grad = self._pass(x, batch, objective, part, gradient=gradient, upstream=known)
-            logits.append(seen)
-            total = grad if total is None else total + grad
-        passes = draws * (1 if whole or not gradient else 2)
+        parts = [replace(stream, draws=chunk) for chunk in chunks]
+        repeated = 0
+        if gradient and len(chunks) > 1 and self.threat.averaged != "mean_loss":
+            logits, total, repeated = self._mean_first(x, batch, objective, parts)
+        else:
+            logits, total = self._summed(x, batch, objective, parts, gradient=gradient)
+        passes = draws + repeated
         if self.threat.backward == "at_input" and gradient:
             passes += draws
-        assert total is not None
-        answer = self._answer(torch.cat(logits), total, batch, objective)
+        answer = self._answer(logits, total, batch, objective)
         if verdict and self.stochastic and self.certain:
             answer = answer._replace(fooled=self._decided(x, batch, step))
             passes += self.rule.draws
@@ -112,7 +113,7 @@ class DefenseView:
         """Classes (d, n) of independent draws at x, −1 where the network gave no number."""
         logits = self._asked(x, batch, self._stream(batch, step, draws, "labels"))
         self._note(batch, draws, 0)
-        return _classes(logits)
+        return classes(logits)
 
     def trial(self, candidates: Tensor, opinion: Tensor, batch: Batch) -> Trial:
         """Share of selection draws each candidate wins on the unprepared network, and the rule's verdict."""
@@ -121,12 +122,12 @@ class DefenseView:
         if draws == 0:
             return Trial(opinion, opinion.float(), torch.zeros_like(opinion, dtype=torch.float32))
         draws = rule.draws * math.ceil(draws / rule.draws)  # whole decisions
-        won, rate, mean_margin = [], [], []
+        won, rate, margins = [], [], []
         for candidate in candidates:
             logits = answers(
                 self.threat.assumed, self.plain, candidate, batch, "selection", draws, self.max_rows
             ).logits
-            labels = _classes(logits)
+            labels = classes(logits)
             share = fooled(labels, batch.goal).float().mean(dim=0)
             decided = rule.decide(
                 labels.T.reshape(-1, rule.draws),
@@ -134,9 +135,9 @@ class DefenseView:
             ).view(len(batch), -1)
             won.append(fooled(decided.T, batch.goal).float().mean(dim=0) >= 0.5)
             rate.append(share)
-            mean_margin.append(_mean_margin(logits, batch.goal))
+            margins.append(mean_margin(logits, batch.goal))
         self._note(batch, draws * len(candidates), 0)
-        return Trial(torch.stack(won), torch.stack(rate), torch.stack(mean_margin))
+        return Trial(torch.stack(won), torch.stack(rate), torch.stack(margins))
 
     def cost(self, batch: Batch) -> Cost:
         """Forward and backward passes spent on these examples since the last call."""
@@ -188,7 +189,7 @@ class DefenseView:
         """Whether the defender's rule, asked once on draws of its own, gives the attacker his goal."""
         stream = self._stream(batch, step, self.rule.draws, "success")
         logits = self._asked(x, batch, stream).transpose(0, 1)
-        return fooled(self.rule.decide(_classes(logits), logits.softmax(dim=2)), batch.goal)
+        return fooled(self.rule.decide(classes(logits), logits.softmax(dim=2)), batch.goal)
 
     def _logits(self, leaf: Tensor, stream: rng.Stream) -> tuple[Tensor, Tensor]:
         """Logits that the loss sees, and logits that are differentiated (the same but `at_input`)."""
@@ -200,77 +201,84 @@ class DefenseView:
             logits = self.fast(self.threat.seen(leaf))
             return logits, logits
 
-    def _pass(
-        self,
-        x: Tensor,
-        batch: Batch,
-        objective: Objective,
-        stream: rng.Stream,
-        *,
-        gradient: bool,
-        upstream: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """One chunk of draws: logits (d, n, k), and its share of the gradient."""
-        if not gradient:
-            return self._forward(x, stream), torch.zeros_like(x)
+    def _graph(self, x: Tensor, stream: rng.Stream) -> tuple[Tensor, Tensor, Tensor]:
+        """One chunk of draws to be differentiated: the leaf, logits (d, n, k) as seen, logits of the graph."""
         draws = len(stream.draws)
         # A copy even for one draw: a stranger's network may write into its input.
         leaf = x.detach().repeat(draws, *([1] * (x.ndim - 1))).requires_grad_()
         with torch.enable_grad():
             seen, through = self._logits(leaf, stream)
-        logits = seen.detach().view(draws, len(x), -1)
-        if upstream is None:
-            upstream = self._slope(logits, batch, objective)
-            if self.threat.averaged == "mean_loss" and self.stochastic:
-                upstream = upstream * (draws / self.threat.draws)
-        (grad,) = torch.autograd.grad(through, leaf, upstream.reshape(through.shape))
-        return logits, grad.view(draws, *x.shape).sum(dim=0) if draws > 1 else grad
+        return leaf, seen.detach().view(draws, len(x), -1), through
 
-    def _upstream(
+    def _summed(
         self,
         x: Tensor,
         batch: Batch,
         objective: Objective,
-        stream: rng.Stream,
-        chunks: list[range],
-    ) -> list[Tensor | None]:
-        parts = [replace(stream, draws=chunk) for chunk in chunks]
-        logits = torch.cat([self._forward(x, part) for part in parts])
-        return list(self._slope(logits, batch, objective).split([len(c) for c in chunks]))
+        parts: list[rng.Stream],
+        *,
+        gradient: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (d, n, k) and the gradient, chunk by chunk: the gradient of a sum over draws."""
+        if not gradient:
+            return torch.cat([self._forward(x, part) for part in parts]), torch.zeros_like(x)
+        total, logits = torch.zeros_like(x), []
+        for place, part in enumerate(parts):
+            leaf, seen, through = self._graph(x, part)
+            slope = self._slope(seen, batch, objective)
+            if self.threat.averaged == "mean_loss" and self.stochastic:
+                slope = slope * (len(part.draws) / self.threat.draws)
+            grad = _gradient(leaf, through, slope, x)
+            total = grad if place == 0 else total + grad
+            logits.append(seen)
+        return torch.cat(logits), total
+
+    def _mean_first(
+        self, x: Tensor, batch: Batch, objective: Objective, parts: list[rng.Stream]
+    ) -> tuple[Tensor, Tensor, int]:
+        """The gradient of a function of the mean over draws, the logits first, and the draws passed twice.
+
+        Graphs within `waiting` wait for the mean; the others are made again, on the same draws.
+        """
+        graphs: list[tuple[Tensor, Tensor, Tensor]] = []
+        logits: list[Tensor] = []
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            kept[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        for part in parts:
+            if sum(kept.values()) < self.waiting and part.draws[-1] < _WAITING_DRAWS:
+                with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                    graphs.append(self._graph(x, part))
+                logits.append(graphs[-1][1])
+            else:
+                logits.append(self._forward(x, part))
+        slopes = self._slope(torch.cat(logits), batch, objective).split([len(z) for z in logits])
+        repeated = sum(len(part.draws) for part in parts[len(graphs) :])
+        total = torch.zeros_like(x)
+        for place, (part, slope) in enumerate(zip(parts, slopes, strict=True)):
+            leaf, _, through = graphs.pop(0) if graphs else self._graph(x, part)
+            grad = _gradient(leaf, through, slope, x)
+            total = grad if place == 0 else total + grad
+        return torch.cat(logits), total, repeated
 
     def _slope(self, logits: Tensor, batch: Batch, objective: Objective) -> Tensor:
         """∂ Σᵢ value / ∂ logits, at the logits (d, n, k) that the loss sees."""
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
-            value = _averaged(leaf, batch.goal, objective, self.threat.averaged)
+            value = averaged(leaf, batch.goal, objective, self.threat.averaged)
             (slope,) = torch.autograd.grad(value.sum(), leaf)
         return slope
 
     def _answer(self, logits: Tensor, grad: Tensor, batch: Batch, objective: Objective) -> Query:
-        value = _averaged(logits, batch.goal, objective, self.threat.averaged)
-        mean_margin = _mean_margin(logits, batch.goal)
-        share = fooled(_classes(logits), batch.goal).float().mean(dim=0)
-        return Query(value, grad, mean_margin, share >= 0.5)
+        value = averaged(logits, batch.goal, objective, self.threat.averaged)
+        share = fooled(classes(logits), batch.goal).float().mean(dim=0)
+        return Query(value, grad, mean_margin(logits, batch.goal), share >= 0.5)
 
 
-def _classes(logits: Tensor) -> Tensor:
-    """The class of each row (…, k) → (…), −1 where the network gave no number."""
-    return logits.argmax(dim=-1).masked_fill(logits.isnan().any(dim=-1), -1)
-
-
-def _averaged(logits: Tensor, goal: Goal, objective: Objective, averaged: Averaged) -> Tensor:
-    """The objective (n,) of logits (d, n, k), averaged where the threat says."""
-    draws, rows, _ = logits.shape
-    if draws == 1:
-        return objective(logits[0], goal)
-    if averaged == "mean_logit":
-        return objective(logits.mean(dim=0), goal)
-    if averaged == "mean_prob":
-        return objective(log_mean_prob(logits), goal)
-    return objective(logits.flatten(0, 1), goal.repeat(draws)).view(draws, rows).mean(dim=0)
-
-
-def _mean_margin(logits: Tensor, goal: Goal) -> Tensor:
-    """Mean over draws of the margin: (d, n, k) → (n,)."""
-    draws, rows, _ = logits.shape
-    return margin(logits.flatten(0, 1), goal.repeat(draws)).view(draws, rows).mean(dim=0)
+def _gradient(leaf: Tensor, through: Tensor, slope: Tensor, x: Tensor) -> Tensor:
+    """The gradient (n, …) at x of one chunk: summed over its draws."""
+    (grad,) = torch.autograd.grad(through, leaf, slope.reshape(through.shape))
+    return grad if len(leaf) == len(x) else grad.view(-1, *x.shape).sum(dim=0)
