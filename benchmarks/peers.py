@@ -105,14 +105,13 @@ def foolbox_cw(module: nn.Module, b: Batch) -> Tensor:
     return attack(_foolbox(module, b), b.x, b.y, epsilons=None)[1]
 
 
-def foolbox_boundary(steps: int) -> Run:
+def foolbox_boundary(start: Tensor, steps: int) -> Run:
     def run(module: nn.Module, b: Batch) -> Tensor:
-        # foolbox writes TensorBoard logs unless told not to, and draws its start from torch's generator.
-        torch.manual_seed(0)
-        start = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(steps=50, directions=1000)
-        attack = foolbox.attacks.BoundaryAttack(init_attack=start, steps=steps, tensorboard=False)
+        # foolbox writes TensorBoard logs unless told not to.
+        attack = foolbox.attacks.BoundaryAttack(steps=steps, tensorboard=False)
         with torch.no_grad():
-            return attack(_foolbox(module, b), b.x, b.y, epsilons=None)[1]
+            found = attack(_foolbox(module, b), b.x, b.y, starting_points=start, epsilons=None)
+        return found[1]
 
     return run
 
