@@ -132,7 +132,7 @@ def _eot(start: Tensor) -> Case:
 
 
 def _ddn() -> Case:
-    ours = {"ddn-100": Mine(DDN(100), {"foolbox": 1.6})}
+    ours = {"ddn-100": Mine(DDN(100, gamma=0.05, last_gamma=0.05), {"foolbox": 1.6})}
     return Case("ddn-100", ours, {"foolbox": peers.foolbox_ddn}, "median L2")
 
 
@@ -140,7 +140,6 @@ def _cw() -> Case:
     ours = {
         "cw-5x100": Mine(CarliniWagner(5, 100, 0.01, 0.01), {"foolbox C&W": 1.6}),
         "time to quality: DDN()": Mine(DDN(), {"foolbox C&W": 10.0}),
-        "time to quality: DDN(40)": Mine(DDN(40), {"foolbox C&W": 10.0}),
     }
     return Case("cw-5x100", ours, {"foolbox C&W": peers.foolbox_cw}, "median L2")
 
@@ -166,15 +165,15 @@ def _art_cw() -> Case:
 
 
 def gradient_attacks() -> dict[str, Attack]:
-    """Each at full length on every example, so that the rate is that of a full batch."""
+    """Each on every example to the end, so that the rate is that of a full batch, and long enough that the loop counts."""
     return {
-        "PGD": PGD(Linf(), epsilon=peers.EPSILON, steps=20),
-        "APGD": APGD(Linf(), epsilon=peers.EPSILON, steps=20),
-        "MI-FGSM": MIFGSM(epsilon=peers.EPSILON, steps=20),
-        "DDN": DDN(20),
-        "FMN": FMN(steps=20),
-        "C&W": CarliniWagner(1, 20, 0.01, 1.0, abort_early=False),
-        "fixed-c C&W": FixedConstant(steps=20),
+        "PGD": PGD(Linf(), epsilon=peers.EPSILON, steps=60),
+        "APGD": APGD(Linf(), epsilon=peers.EPSILON, steps=60),
+        "MI-FGSM": MIFGSM(epsilon=peers.EPSILON, steps=60),
+        "DDN": DDN(60),
+        "FMN": FMN(steps=60),
+        "C&W": CarliniWagner(1, 60, 0.01, 1.0, abort_early=False),
+        "fixed-c C&W": FixedConstant(steps=60),
     }
 
 

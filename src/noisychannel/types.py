@@ -121,10 +121,16 @@ class Status(IntEnum):
 
 
 class Cost(NamedTuple):
-    """Passes through the network that each example has cost."""
+    """Passes through the network that each example has cost, and its sequential tests cut off by their budget."""
 
     forwards: Labels
     backwards: Labels
+    truncated: Labels
+
+    @classmethod
+    def passes(cls, forwards: Labels, backwards: Labels) -> "Cost":
+        """No test was cut off."""
+        return cls(forwards, backwards, torch.zeros_like(forwards))
 
 
 class Adversarials(NamedTuple):

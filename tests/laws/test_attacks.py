@@ -317,6 +317,8 @@ def test_keys_of_all_members_differ() -> None:
         lambda: DDN(initial=0.0),
         lambda: DDN(gamma=0.0),
         lambda: DDN(gamma=1.0),
+        lambda: DDN(last_gamma=0.0),
+        lambda: DDN(gamma=0.05, last_gamma=0.1),
         lambda: CarliniWagner(searches=0),
         lambda: CarliniWagner(steps=0),
         lambda: CarliniWagner(learning_rate=0.0),

@@ -18,6 +18,7 @@ from noisychannel.attacks import (
     HopSkipJump,
     MinimalContrast,
 )
+from noisychannel.attacks.oracle import Doubt
 from noisychannel.channels import Gauss
 from noisychannel.decision import Decision, Single, Vote
 from noisychannel.defenses import Defense
@@ -278,3 +279,21 @@ def test_who_believes_single_draws_is_left_with_nothing() -> None:
     assert rate.median() < 0.2
     assert (rate < 0.4).float().mean() >= 0.9
     assert (found.status == int(Status.NOT_FOUND)).float().mean() >= 0.9
+
+
+@pytest.mark.parametrize("attack", [SHORT, Boundary(steps=20, start=SHORT)])
+def test_truncated_questions_are_counted(attack: Any) -> None:
+    """Of a test of 6 draws many are cut off; of one of 4,000 draws none is, nor of a single draw believed."""
+    batch = PAIR.batch(n=20)
+    view = DefenseView(adaptive(Defense(PAIR, Gauss(0.3), Vote(16))))
+    cut = {}
+    for doubt in (Doubt(missed=0.05, draws=6), Doubt(missed=0.05, draws=4000), None):
+        start = replace(SHORT, doubt=doubt)
+        walk = attack is not SHORT
+        asked = replace(attack, doubt=doubt, start=start, queries=10**6) if walk else start
+        with rng.root("cut off"):
+            cost = asked(view, batch).cost
+        cut[doubt] = int(cost.truncated.sum())
+    few, many, blind = cut.values()
+    assert few > 20
+    assert many == blind == 0

@@ -216,7 +216,7 @@ GOLDEN = [
     (Vote(16), '{"k":16,"type":"decision.Vote","version":1}', "234f601cc700c3735072b72a737fcbd8"),
     (
         DDN(),
-        '{"gamma":0.05,"initial":1.0,"steps":100,"type":"attacks.ddn.DDN","version":2}',
+        '{"gamma":0.2,"initial":1.0,"last_gamma":0.01,"steps":50,"type":"attacks.ddn.DDN","version":3}',
         "ce0aca82b9ad4ba110cffd3e28ae731a",
     ),
     (

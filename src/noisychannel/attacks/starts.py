@@ -236,4 +236,5 @@ def outcome(
     fallback.offer(rows, start[rows], start.new_zeros(len(rows)), found[rows])
     status = torch.where(found, int(Status.NOT_FOUND), int(missing))
     status = torch.where(oracle.exhausted, int(Status.BUDGET_EXHAUSTED), status)
-    return conclude(oracle.view, batch, kept, fallback, norm, otherwise=status)
+    said = conclude(oracle.view, batch, kept, fallback, norm, otherwise=status)
+    return said._replace(cost=said.cost._replace(truncated=oracle.truncated))

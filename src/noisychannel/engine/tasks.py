@@ -269,17 +269,12 @@ def _merge(parts: list[Adversarials]) -> Adversarials:
     return Adversarials(
         torch.cat([p.x for p in parts]),
         torch.cat([p.status for p in parts]),
-        Cost(
-            torch.cat([p.cost.forwards for p in parts]),
-            torch.cat([p.cost.backwards for p in parts]),
-        ),
+        Cost(*(torch.cat(counts) for counts in zip(*(p.cost for p in parts), strict=True))),
     )
 
 
 def _to_cpu(a: Adversarials) -> Adversarials:
-    return Adversarials(
-        a.x.cpu(), a.status.cpu(), Cost(a.cost.forwards.cpu(), a.cost.backwards.cpu())
-    )
+    return Adversarials(a.x.cpu(), a.status.cpu(), Cost(*(counts.cpu() for counts in a.cost)))
 
 
 def adversarials(store: Store, craft: Craft) -> Tensor:

@@ -110,7 +110,7 @@ class Borrowed:
             self._check_call(("model", "x", "y"), {"targets": None, "targeted": True})
         nothing = torch.zeros_like(batch.y)
         if len(batch) == 0:
-            return Adversarials(batch.x.clone(), nothing, Cost(nothing, nothing.clone()))
+            return Adversarials(batch.x.clone(), nothing, Cost.passes(nothing, nothing.clone()))
         shown = Shown(view, batch.index)
         failed = torch.full_like(batch.y, int(Status.FOUND))
         singles = nothing, nothing.clone()
@@ -125,7 +125,7 @@ class Borrowed:
             self._warn(f"returned pixels up to {outside:.3g} outside of [0, 1], which are clipped")
         found = self._judged(view, batch, answer)
         spent = shown.cost(len(batch))
-        cost = Cost(
+        cost = Cost.passes(
             found.cost.forwards + spent.forwards + singles[0],
             found.cost.backwards + spent.backwards + singles[1],
         )

@@ -70,7 +70,7 @@ class Shown(nn.Module):
         self.forwards = self.backwards = 0
         share = [math.ceil(count / max(1, examples)) for count in counts]
         made = [torch.full((examples,), n, device=self.anchor.device) for n in share]
-        return Cost(made[0], made[1])
+        return Cost.passes(made[0], made[1])
 
     def _ask(self, x: Tensor, stream: rng.Stream, root: str) -> Tensor:
         """Logits (d · n, k) of one chunk of draws. On a GPU a chunk is replayed in a thread that knows no root."""

@@ -18,6 +18,7 @@ def examples(batch: Batch, adversarials: Adversarials, slope: Tensor) -> pa.Tabl
     """One row per example: what the attack made of it, how far it moved it, and what that cost.
 
     Columns: index, label, target (−1: untargeted), status, l0, l2, linf (pixels in [0, 1]), forwards, backwards,
+    truncated (sequential tests that their budget of draws cut off, and that count as "no"),
     slope (‖∇ₓ cross-entropy‖₂ at the clean example as the attacker sees it: 0 where he sees nothing).
     """
     x = adversarials.x
@@ -33,6 +34,7 @@ def examples(batch: Batch, adversarials: Adversarials, slope: Tensor) -> pa.Tabl
             "linf": _floats(Linf().distance(x, batch.x)),
             "forwards": _ints(adversarials.cost.forwards),
             "backwards": _ints(adversarials.cost.backwards),
+            "truncated": _ints(adversarials.cost.truncated),
             "slope": _floats(slope),
         }
     )

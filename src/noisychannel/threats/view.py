@@ -150,7 +150,7 @@ class DefenseView:
             counts[1].index_add_(0, rows, torch.full_like(rows, backwards))
         self._log.clear()
         self._clocked = 0  # draw 7 is the same weights for every batch
-        return Cost(counts[0], counts[1])
+        return Cost.passes(counts[0], counts[1])
 
     def draws_at_once(self, rows: int) -> int:
         """Draws that one pass over so many rows takes, so that memory does not grow with draws."""
