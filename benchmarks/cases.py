@@ -165,7 +165,7 @@ def _art_cw() -> Case:
 
 
 def gradient_attacks() -> dict[str, Attack]:
-    """Each on every example to the end, so that the rate is that of a full batch, and long enough that the loop counts."""
+    """Each on every example to the end, for the rate of a full batch, and long enough that the loop counts."""
     return {
         "PGD": PGD(Linf(), epsilon=peers.EPSILON, steps=60),
         "APGD": APGD(Linf(), epsilon=peers.EPSILON, steps=60),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from noisychannel import rng
-from noisychannel.attacks import APGD, FMN, MIFGSM, PGD, CarliniWagner, TargetedAPGD
+from noisychannel.attacks import APGD, DDN, FMN, MIFGSM, PGD, CarliniWagner, TargetedAPGD
 from noisychannel.attacks.gradient import random_start
 from noisychannel.data import DataSpec
 from noisychannel.defenses import Defense
@@ -154,3 +154,20 @@ def test_apgd_is_as_strong_as_torchattacks(
     found = crafted(ours, module, batch)
     assert (norm.distance(found, batch.x) <= epsilon * (1 + ROUNDING) + 1e-7).all()
     assert robust(module, batch, found) <= left + 1
+
+
+def test_ddn_beside_foolbox(trained: tuple[nn.Module, Batch]) -> None:
+    """With their constant γ the same norms; with ours, falling, 50 steps come as near as their 100."""
+    module, batch = trained
+    theirs = pytest.importorskip("foolbox")
+    model = theirs.PyTorchModel(module, bounds=(0, 1), device="cpu")
+    found, _, won = theirs.attacks.DDNAttack(steps=100)(model, batch.x, batch.y, epsilons=None)
+    assert won.all()
+    peer = L2().distance(found, batch.x)
+    constant, falling = (
+        L2().distance(crafted(attack, module, batch), batch.x)
+        for attack in (DDN(100, gamma=0.05, last_gamma=0.05), DDN())
+    )
+    assert float(constant.median()) == pytest.approx(float(peer.median()), rel=0.01)
+    assert float(falling.median()) <= 1.01 * float(peer.median())
+    assert float(falling.mean()) <= 1.01 * float(peer.mean())

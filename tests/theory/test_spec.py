@@ -217,7 +217,7 @@ GOLDEN = [
     (
         DDN(),
         '{"gamma":0.2,"initial":1.0,"last_gamma":0.01,"steps":50,"type":"attacks.ddn.DDN","version":3}',
-        "ce0aca82b9ad4ba110cffd3e28ae731a",
+        "6064b1bfd86b6a737c549a5da3af0391",
     ),
     (
         PGD(L2(), epsilon=1),
