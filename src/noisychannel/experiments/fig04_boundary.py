@@ -241,7 +241,6 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
         return ()
     survive = upheld(rows.of["RobustNet", "start", "authors"], Single())
     clean = said(rows.of["RobustNet", "clean", "none"], Single())
-    plain = rows.at("Plain", "authors", Single())
     out = [
         Claim(
             "fig04-starts",
@@ -252,6 +251,7 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
     ]
     for preset, words in (("authors", "as they ran it"), ("tolerant", "with a tested answer")):
         left = rows.at("RobustNet", preset, Single())
+        plain = rows.at("Plain", preset, Single())  # the control: the same attacker
         # Margins stated beforehand: "fails" leaves more than half of a working network, and breaks the plain one.
         out.append(
             Claim(
