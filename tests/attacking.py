@@ -46,5 +46,5 @@ def same(a: Adversarials, b: Adversarials, exact: bool = True) -> None:
 
 
 def taken(found: Adversarials, rows: Tensor) -> Adversarials:
-    cost = type(found.cost)(found.cost.forwards[rows], found.cost.backwards[rows])
+    cost = type(found.cost)(*(counts[rows] for counts in found.cost))
     return Adversarials(found.x[rows], found.status[rows], cost)
