@@ -82,6 +82,17 @@ class _NaNGradients(nn.Module):
         return self.inner(x).index_add(0, bad, nothing[:, None].expand(-1, NETWORK.classes))
 
 
+class _Brightness(nn.Module):
+    """Sees nothing but the mean pixel, so that its gradient is one number expanded over the image."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.slopes = torch.linspace(-1, 1, NETWORK.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.sum(dim=(1, 2, 3)) / x[0].numel() - 0.5)[:, None] * self.slopes
+
+
 @dataclass(frozen=True)
 class BrokenNetwork:
     """The linear network, but broken for bright images."""
@@ -254,6 +265,14 @@ def test_liar_breaks_its_law(liar: Attack, law: Law) -> None:
 def test_liar_takes_nan_gradients_for_robustness() -> None:
     with pytest.raises(AssertionError):
         test_nan_gradient_is_no_robustness(fakes.StandsStill(), False)
+
+
+@EVERY
+def test_a_gradient_may_be_an_expanded_number(attack: Attack) -> None:
+    network: Any = BrokenNetwork(_Brightness)
+    who = batch(NETWORK)
+    found = attacked(short(attack), who, non_adaptive(Defense(network)))
+    assert (found.status != int(Status.FAILED)).all()
 
 
 @EVERY

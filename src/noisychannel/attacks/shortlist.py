@@ -52,11 +52,12 @@ class Shortlist:
         self._points[to, rows] = x
 
     def sighted(self, rows: Tensor, gradient: Tensor) -> Tensor:
-        """The gradient (changed in place) with 0 for what is no number; such examples are noted as `blind`."""
+        """The gradient with 0 for what is no number; such examples are noted as `blind`."""
         dims = tuple(range(1, gradient.ndim))
         # One pass instead of two: a sum that overflows is no direction either.
         self.blind[rows] |= ~gradient.sum(dim=dims).isfinite()
-        return gradient.nan_to_num_(0.0, 0.0, 0.0)
+        # Not in place: the gradient of a sum over pixels is one number seen from many places.
+        return gradient.nan_to_num(0.0, 0.0, 0.0)
 
     @property
     def points(self) -> Tensor:
