@@ -75,7 +75,11 @@ class Minimise:
             distance = self.attack.norm.distance(lanes.at, lanes.batch.x)
             success = lanes.sound(query.fooled, 1 if not view.stochastic else RUN)
             score = torch.where(success, distance, torch.inf)
-            slot = lanes.halvings * kept.slots // (self.bisections + 1) if view.stochastic else None
+            slot = None
+            if view.stochastic:
+                # Where finished examples stay in the batch, they go on halving; their finds have no slot.
+                done = lanes.halvings.clamp_max(self.bisections + 1)
+                slot = done * kept.slots // (self.bisections + 1)
             kept.offer(lanes.rows, lanes.at, score, success, slot)
             strongest.offer(lanes.rows, lanes.at, query.margin, query.fooled)
             query = query._replace(gradient=kept.sighted(lanes.rows, query.gradient))
