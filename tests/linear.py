@@ -19,6 +19,17 @@ class _Affine(nn.Module):
 
 
 @dataclass(frozen=True)
+class FixedNetwork:
+    """What every deterministic network part of the tests says of itself; it lacks only `build`."""
+
+    version: ClassVar[int] = 1
+    stochastic: ClassVar[bool] = False
+    keyed: ClassVar[bool] = True
+    weights: ClassVar[str] = "fixed"
+    shape: ClassVar[tuple[int, ...]] = (3, 8, 8)
+
+
+@dataclass(frozen=True)
 class LinearNetwork:
     """z = W·(x − ½), W ~ N(0, 1/d) per entry times `gain`, from a fixed seed."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import fakes_attacks as fakes
 from attack_table import TABLE, entry, short
 from attacking import BARE, EVERY, INDEX, NETWORK, THREATS, attacked, batch, same, taken
-from linear import LinearNetwork
+from linear import FixedNetwork, LinearNetwork
 from noisychannel.attacks import ATTACKS
 from noisychannel.channels import Gauss
 from noisychannel.decision import Vote
@@ -94,14 +94,9 @@ class _Brightness(nn.Module):
 
 
 @dataclass(frozen=True)
-class BrokenNetwork:
+class BrokenNetwork(FixedNetwork):
     """The linear network, but broken for bright images."""
 
-    version: ClassVar[int] = 1
-    stochastic: ClassVar[bool] = False
-    keyed: ClassVar[bool] = True
-    weights: ClassVar[str] = "fixed"
-    shape: ClassVar[tuple[int, ...]] = (3, 8, 8)
     broken: type[nn.Module] = _NaNLogits
 
     def build(self) -> nn.Module:

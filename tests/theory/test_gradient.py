@@ -1,13 +1,12 @@
 """What the gradient attacks promise beyond laws and the linear optimum: restarts, leaving, checkpoints, memory."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from linear import LinearNetwork
+from linear import FixedNetwork, LinearNetwork
 from noisychannel import rng
 from noisychannel.attacks import APGD, DDN, FGSM, FMN, MIFGSM, PGD, CarliniWagner, TargetedAPGD
 from noisychannel.attacks.apgd import checkpoints
@@ -166,14 +165,8 @@ class _Valley(nn.Module):
 
 
 @dataclass(frozen=True)
-class ValleyNetwork:
+class ValleyNetwork(FixedNetwork):
     """Class 0 everywhere, by 1 + (margin of a plane)²: least certain on the plane, and never fooled."""
-
-    version: ClassVar[int] = 1
-    stochastic: ClassVar[bool] = False
-    keyed: ClassVar[bool] = True
-    weights: ClassVar[str] = "fixed"
-    shape: ClassVar[tuple[int, ...]] = (3, 8, 8)
 
     def build(self) -> nn.Module:
         return _Valley(PAIR.build()).eval()

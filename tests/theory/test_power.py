@@ -1,13 +1,12 @@
 """Attacks of smallest distance on a noisy network: they must find what is there, luck at the start or not."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from linear import LinearNetwork
+from linear import FixedNetwork, LinearNetwork
 from noisychannel import rng
 from noisychannel.attacks import DDN, FMN, PGD, CarliniWagner, FixedConstant, Minimise
 from noisychannel.attacks.shortlist import KEEP, Shortlist
@@ -118,14 +117,8 @@ class _Constant(nn.Module):
 
 
 @dataclass(frozen=True)
-class ConstantNetwork:
+class ConstantNetwork(FixedNetwork):
     """Class 0 everywhere."""
-
-    version: ClassVar[int] = 1
-    stochastic: ClassVar[bool] = False
-    keyed: ClassVar[bool] = True
-    weights: ClassVar[str] = "fixed"
-    shape: ClassVar[tuple[int, ...]] = (3, 8, 8)
 
     def build(self) -> nn.Module:
         return _Constant().eval()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from linear import LinearNetwork
+from linear import FixedNetwork, LinearNetwork
 from noisychannel import rng
 from noisychannel.attacks import PGD
 from noisychannel.channels import CD, Gauss, Identity
@@ -82,14 +82,8 @@ def test_labels_cost_one_forward_a_draw() -> None:
 
 
 @dataclass(frozen=True)
-class _Broken:
+class _Broken(FixedNetwork):
     """Logits NaN for bright images."""
-
-    version: ClassVar[int] = 1
-    stochastic: ClassVar[bool] = False
-    keyed: ClassVar[bool] = True
-    weights: ClassVar[str] = "fixed"
-    shape: ClassVar[tuple[int, ...]] = (3, 8, 8)
 
     def build(self) -> nn.Module:
         inner = TWO.build()

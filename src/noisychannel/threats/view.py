@@ -1,8 +1,9 @@
 """What an attacker can ask of the defense he assumes: gradients averaged over draws (EOT), labels, verdicts."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import reduce
 
 import torch
 from jaxtyping import Int
@@ -222,15 +223,18 @@ class DefenseView:
         """Logits (d, n, k) and the gradient, chunk by chunk: the gradient of a sum over draws."""
         if not gradient:
             return torch.cat([self._forward(x, part) for part in parts]), torch.zeros_like(x)
-        total, logits = torch.zeros_like(x), []
-        for place, part in enumerate(parts):
-            leaf, seen, through = self._graph(x, part)
-            slope = self._slope(seen, batch, objective)
-            if self.threat.averaged == "mean_loss" and self.stochastic:
-                slope = slope * (len(part.draws) / self.threat.draws)
-            grad = _gradient(leaf, through, slope, x)
-            total = grad if place == 0 else total + grad
-            logits.append(seen)
+        logits: list[Tensor] = []
+
+        def gradients() -> Iterator[Tensor]:
+            for part in parts:
+                leaf, seen, through = self._graph(x, part)
+                slope = self._slope(seen, batch, objective)
+                if self.threat.averaged == "mean_loss" and self.stochastic:
+                    slope = slope * (len(part.draws) / self.threat.draws)
+                logits.append(seen)
+                yield _gradient(leaf, through, slope, x)
+
+        total = reduce(torch.add, gradients())
         return torch.cat(logits), total
 
     def _mean_first(
@@ -257,12 +261,13 @@ class DefenseView:
                 logits.append(self._forward(x, part))
         slopes = self._slope(torch.cat(logits), batch, objective).split([len(z) for z in logits])
         repeated = sum(len(part.draws) for part in parts[len(graphs) :])
-        total = torch.zeros_like(x)
-        for place, (part, slope) in enumerate(zip(parts, slopes, strict=True)):
-            leaf, _, through = graphs.pop(0) if graphs else self._graph(x, part)
-            grad = _gradient(leaf, through, slope, x)
-            total = grad if place == 0 else total + grad
-        return torch.cat(logits), total, repeated
+
+        def gradients() -> Iterator[Tensor]:
+            for part, slope in zip(parts, slopes, strict=True):
+                leaf, _, through = graphs.pop(0) if graphs else self._graph(x, part)
+                yield _gradient(leaf, through, slope, x)
+
+        return torch.cat(logits), reduce(torch.add, gradients()), repeated
 
     def _slope(self, logits: Tensor, batch: Batch, objective: Objective) -> Tensor:
         """∂ Σᵢ value / ∂ logits, at the logits (d, n, k) that the loss sees."""
