@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import jaxtyping
 import pytest
 import torch
 
@@ -14,3 +15,11 @@ def _torch_settings() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction
     yield
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As users run it: without the type checker of the tests, which would be first to object."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

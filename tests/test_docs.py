@@ -13,16 +13,19 @@ PAGE = Path(__file__).parents[1] / "docs" / "attacks.md"
 
 
 def test_the_example_of_attacks_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(
-        r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
+    code = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     space: dict[str, Any] = {"__name__": "docs_attacks"}
     with rng.root("docs"):
-        exec(compile(code, str(PAGE), "exec"), space)
-    words, forwards = capsys.readouterr().out.strip().split("] [")
-    assert re.findall(r"\w+", words).count("found") >= 4  # ε .1 on a network that was never trained
-    # 10 gradients and a last look of 10 draws each, and 5 candidates on 18 selection draws (two whole votes).
-    assert set(re.findall(r"\d+", forwards)) == {str(11 * 10 + 5 * 18)}
+        for block in code:
+            exec(compile(block, str(PAGE), "exec"), space)
+    first, near = capsys.readouterr().out.strip().splitlines()
+    words, forwards = first.split("] [")
+    assert re.findall(r"\w+", words).count("found") >= 3
+    assert re.findall(r"\w+", near).count("found") >= 6
+    # 10 gradients and a last look of 10 draws each, 5 candidates on 18 selection draws (two whole votes), and 16 votes
+    # on each that was chosen.
+    least = 11 * 10 + 5 * 18
+    assert {(int(n) - least) % (16 * 9) for n in re.findall(r"\d+", forwards)} == {0}
     assert (space["voted"].cost.backwards <= space["eot"].cost.backwards).all()
     assert (space["blind"].cost.backwards == 0).all()
 

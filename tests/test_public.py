@@ -12,13 +12,15 @@ import pytest
 
 # Another name in a room is a promise to keep, one less a promise broken: change both here and in the CHANGELOG.
 PUBLIC = {
+    "admission": "check_classes check_examples check_fields check_role",
     "arithmetic": "settled",
     "attacks": (
         "APGD ATTACKS AdditiveNoise BlendedNoise Boundary CarliniWagner ContrastReduction DDN Doubt FGSM FMN"
         " FixedConstant HopSkipJump LocalSearch MIFGSM MinimalContrast Minimise MultiplePixels PGD SPSA SinglePixel"
-        " Spatial Square TargetedAPGD authors_boundary authors_fixed_constant"
+        " Spatial Square TargetedAPGD authors_boundary authors_fixed_constant nearest_starts"
     ),
     "audit": "Outcome Request Rung SETTINGS cells check_fit outcome render target terminal_table",
+    "batch": "Batch Goal Images Labels",
     "channels": (
         "CD CHANNELS Chain Clip FC Gauss Identity Laplace SVD Uniform parse_channel straight_through"
         " substituted"

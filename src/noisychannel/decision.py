@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 from torch.nn import functional
 
+from noisychannel.admission import check_fields
 from noisychannel.errors import expected
 
 __all__ = ["DECISIONS", "Decision", "MeanProb", "Single", "Vote", "parse_decision"]
@@ -51,6 +52,7 @@ class Vote:
     k: int
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.k < 1:
             raise expected("vote", "at least 1 draw", self.k)
 
@@ -78,6 +80,7 @@ class MeanProb:
     k: int
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.k < 1:
             raise expected("mean_prob", "at least 1 draw", self.k)
 

@@ -4,7 +4,6 @@ data ─Batch→ attack(view) ─Adversarials→ defense ─Logits→ measure �
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from noisychannel.batch import Batch, Goal, Images, Labels
 from noisychannel.decision import Decision
 
 __all__ = [
@@ -36,9 +36,6 @@ __all__ = [
     "View",
 ]
 
-Images = Float[Tensor, "n *shape"]
-"""Examples in [0, 1]: images are (n, c, h, w), series (n, c, l)."""
-Labels = Int[Tensor, "n"]
 Logits = Float[Tensor, "n k"]
 PerExample = Float[Tensor, "n"]
 
@@ -48,60 +45,6 @@ Gradient = Literal["exact", "straight_through"]
 Backward = Literal["default", "exact", "straight_through", "at_input"]
 """How a view differentiates its channel: as the channel declares, one of the two ways of `Gradient`,
 or as the paper's authors did: loss at C(x), network differentiated at x."""
-
-
-class Goal(NamedTuple):
-    """What the attacker wants of each example: away from `y`, or, if given, towards `target`."""
-
-    y: Labels
-    target: Labels | None = None
-
-    def repeat(self, draws: int) -> "Goal":
-        """The same goals for `draws` copies of the examples, draw-major."""
-        return Goal(
-            self.y.repeat(draws), None if self.target is None else self.target.repeat(draws)
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Examples with their labels and their identity.
-
-    Args:
-        x: examples in [0, 1].
-        y: true labels, 0 … K−1.
-        index: position of each example in its data set; its identity everywhere after.
-        target: the class each example shall be taken for, or None for untargeted attacks.
-    """
-
-    x: Images
-    y: Labels
-    index: Labels
-    target: Labels | None = None
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    @property
-    def goal(self) -> Goal:
-        """What the attacker wants of each example."""
-        return Goal(self.y, self.target)
-
-    def rows(self, select: Tensor | slice) -> "Batch":
-        """The examples chosen by a mask, positions, or a slice."""
-        target = None if self.target is None else self.target[select]
-        return Batch(self.x[select], self.y[select], self.index[select], target)
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same examples on another device."""
-        target = None if self.target is None else self.target.to(device)
-        return replace(
-            self,
-            x=self.x.to(device),
-            y=self.y.to(device),
-            index=self.index.to(device),
-            target=target,
-        )
 
 
 class Status(IntEnum):
@@ -155,7 +98,7 @@ class Query(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """How candidates did on selection draws, all of shape (r, n): decided wrong?, share of draws wrong, mean margin."""
+    """How candidates did on selection draws, all (r, n): most decisions wrong?, share of draws wrong, mean margin."""
 
     won: Tensor
     rate: Tensor
@@ -267,11 +210,14 @@ class View(Protocol):
         """
         ...
 
-    def trial(self, candidates: Tensor, opinion: Tensor, batch: Batch) -> Trial:
+    def trial(
+        self, candidates: Tensor, opinion: Tensor, batch: Batch, *, final: bool = False
+    ) -> Trial:
         """Judge (r, n, …) candidates by the defender's decision rule, on selection draws of the plain network.
 
         `opinion` (r, n) is whether the attack itself took each for adversarial; only a threat that
-        declares no selection draws believes it.
+        declares no selection draws believes it. `final`: of candidates that were chosen for how they did before,
+        on draws of their own, as many decisions as there are selection draws.
         """
         ...
 

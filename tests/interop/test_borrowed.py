@@ -469,7 +469,8 @@ def test_every_row_is_counted() -> None:
 
     threat = adaptive(Defense(NETWORK, Gauss(0.05)), draws=4)
     found = attacked(Borrowed(known, Linf(), 0.05), threat)
-    assert found.cost.forwards.tolist() == [6 * 4 + 16] * 6
+    again = 16 * (found.status == int(Status.FOUND))  # whom the jury believes, it asks once more
+    assert found.cost.forwards.tolist() == (6 * 4 + 16 + again).tolist()
     assert found.cost.backwards.tolist() == [3 * 4] * 6
 
 

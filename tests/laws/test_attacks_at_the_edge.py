@@ -12,12 +12,13 @@ import fakes_attacks as fakes
 from attack_table import TABLE, entry, short
 from attacking import BARE, EVERY, INDEX, NETWORK, THREATS, attacked, batch, same, taken
 from linear import FixedNetwork, LinearNetwork
+from noisychannel import rng
 from noisychannel.attacks import ATTACKS
 from noisychannel.channels import Gauss
 from noisychannel.decision import Vote
 from noisychannel.defenses import Defense, Operated, ParamNet
 from noisychannel.networks import SmallNet as Small
-from noisychannel.threats import Threat, adaptive, non_adaptive
+from noisychannel.threats import DefenseView, Threat, adaptive, non_adaptive
 from noisychannel.types import Attack, Batch, Status
 
 OTHERS = torch.tensor([0, 1, 3, 4, 5])
@@ -52,6 +53,39 @@ def test_a_shared_draw_of_weights_is_attacked(attack: Attack) -> None:
     assert first.x.isfinite().all()
     assert (first.status <= int(Status.BUDGET_EXHAUSTED)).all()
     same(attacked(short(attack), who, threat), first)
+
+
+class _Whole(DefenseView):
+    """A view of which nobody may leave, as of a stranger's random module; it notes how many rows each pass has."""
+
+    def __init__(self, threat: Threat) -> None:
+        super().__init__(threat)
+        self.rows: set[int] = set()
+        self.fast.register_forward_hook(lambda _m, args, _out: self.rows.add(len(args[0])))
+
+    @property
+    def compact(self) -> bool:
+        return False
+
+
+@pytest.mark.slow
+@EVERY
+def test_whoever_is_done_stays_where_nobody_may_leave(attack: Attack) -> None:
+    """Of easy and hopeless examples: no question is about some of them only, and the easy ones are found."""
+    who = batch()
+    easy, hopeless = torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5])
+    x = who.x.clone()
+    x[easy] = 0.5 + (x[easy] - 0.5) / 100  # as good as on the boundary
+    x[hopeless] = x[hopeless] * 0.5 + 0.25
+    who = replace(who, x=x, y=NETWORK.build()(x).argmax(dim=1))
+    view = _Whole(adaptive(Defense(NETWORK, Gauss(1e-4)), draws=2))
+    with rng.root("whole"):
+        found = short(attack)(view, who)
+    assert all(rows % len(who) == 0 for rows in view.rows)
+    assert found.x.isfinite().all()
+    assert (found.status <= int(Status.BUDGET_EXHAUSTED)).all()
+    if attack.kind == "minimal":
+        assert (found.status[easy] == int(Status.FOUND)).all()
 
 
 # ---------------------------------------------------------------- one bad example

@@ -158,3 +158,25 @@ def test_what_is_misclassified_is_found_where_it_stands(attack: Attack) -> None:
     assert (found.status == int(Status.FOUND)).all()
     assert (L2().distance(found.x, batch.x) < 1e-4).all()
     assert (found.cost.backwards <= 1).all()
+
+
+class _Whole(DefenseView):
+    """A view of which nobody may leave, as of a stranger's random module."""
+
+    @property
+    def compact(self) -> bool:
+        return False
+
+
+def test_minimise_searches_on_beside_those_who_are_done() -> None:
+    """Who is done and may not leave goes on halving, for as long as the others grow their radius."""
+    batch = PAIR.batch(n=4)
+    near, far = batch.x[:2], batch.x[2:]
+    x = torch.cat([0.5 + (near - 0.5) / 100, far])
+    batch = replace(batch, x=x, y=PAIR.build()(x).argmax(dim=1))
+    attack = Minimise(PGD(L2(), epsilon=1e-4, steps=10), expansions=40, bisections=1, growth=1.3)
+    with rng.root("whole"):
+        found = attack(_Whole(adaptive(Defense(PAIR, Gauss(1e-6)))), batch)
+    assert (found.status == int(Status.FOUND)).all()
+    distance = L2().distance(found.x, batch.x)
+    assert (distance <= 1.5 * PAIR.optimum(batch, 2.0)).all()  # a growth of 1.3, and ten steps

@@ -177,6 +177,32 @@ def test_no_budget_is_a_status() -> None:
     assert (found.cost.forwards >= 100).all()
 
 
+@pytest.mark.parametrize("search", ["binary", "linear"])
+@pytest.mark.parametrize("make", [Boundary, HopSkipJump], ids=lambda make: make.__name__)
+def test_nobody_spends_more_than_his_budget(make: Any, search: Any) -> None:
+    """Examples run out of it at different times; who has, is not asked on while others are."""
+    batch = NETWORK.batch(n=12)
+    noisy = replace(adaptive(Defense(NETWORK, Gauss(0.3), Vote(9))), selection_draws=0)
+    attack = make(queries=1500, steps=60, start=BlendedNoise(search=search))
+    with rng.root("poor"):
+        found = attack(DefenseView(noisy), batch)
+    assert (found.cost.forwards <= 1500).all()
+    assert (found.cost.forwards > 1000).any()
+
+
+def test_a_noisy_search_among_blends_ends_no_farther_than_a_walk() -> None:
+    """What luck found and a second look refuses is sought a little farther out, not at the noise image itself."""
+    batch = NETWORK.batch(n=32)
+    noisy = adaptive(Defense(NETWORK, Gauss(0.3), Vote(9)))
+    median = {}
+    for search in ("binary", "linear"):
+        with rng.root("blends"):
+            found = BlendedNoise(search=search)(DefenseView(noisy), batch)  # type: ignore[arg-type]
+        assert (found.status == int(Status.FOUND)).float().mean() > 0.9
+        median[search] = float(L2().distance(found.x, batch.x).median())
+    assert median["binary"] <= 1.1 * median["linear"]
+
+
 def test_answers_that_are_all_equal_have_a_direction() -> None:
     """foolbox #670, ART #307: deep inside the other class every probe agrees; the walk goes on, and is finite."""
     batch = PAIR.batch(n=6)

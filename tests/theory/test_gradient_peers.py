@@ -1,6 +1,7 @@
 """Our gradient attacks beside the peers' on one small trained network: as strong, or as near, at equal length."""
 
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,8 +50,8 @@ def trained() -> tuple[nn.Module, Batch]:
     return module, batch.rows(module(batch.x).argmax(dim=1) == batch.y).rows(slice(0, 96))
 
 
-def crafted(attack: Attack, module: nn.Module, batch: Batch) -> Tensor:
-    with rng.root("peers"):
+def crafted(attack: Attack, module: nn.Module, batch: Batch, root: str = "peers") -> Tensor:
+    with rng.root(root):
         return attack(DefenseView(non_adaptive(Defense(Given(module)))), batch).x
 
 
@@ -133,7 +134,10 @@ def test_carlini_wagner_is_as_near_as_foolbox(trained: tuple[nn.Module, Batch]) 
 def test_apgd_is_as_strong_as_torchattacks(
     trained: tuple[nn.Module, Batch], norm: Norm, loss: str
 ) -> None:
-    """Same length, one start each: at most one image of 96 more is left standing (starts are random)."""
+    """Same length, means of four random starts each: at most one image of 96 more is left standing.
+
+    Single starts leave 50 to 56 images (DLR, Linf) on either side.
+    """
     module, batch = trained
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -142,18 +146,21 @@ def test_apgd_is_as_strong_as_torchattacks(
     numbers = {"norm": "Linf" if norm == Linf() else "L2", "eps": epsilon, "steps": 30}
     ours: Attack
     if loss == "targeted":
-        peer = theirs.APGDT(module, n_classes=10, n_restarts=1, **numbers)
+        peer = partial(theirs.APGDT, module, n_classes=10, n_restarts=1, **numbers)
         ours = TargetedAPGD(norm, epsilon, steps=30)
     else:
-        peer = theirs.APGD(module, loss=loss, n_restarts=1, **numbers)
+        peer = partial(theirs.APGD, module, loss=loss, n_restarts=1, **numbers)
         ours = APGD(norm, epsilon, steps=30) if loss == "ce" else APGD(norm, epsilon, 30, DLR())
-    with torch.random.fork_rng(), torch.enable_grad():
-        x = peer(batch.x, batch.y)
-    left = robust(module, batch, x)
-    assert 0 < left < len(batch)
-    found = crafted(ours, module, batch)
-    assert (norm.distance(found, batch.x) <= epsilon * (1 + ROUNDING) + 1e-7).all()
-    assert robust(module, batch, found) <= left + 1
+    left = {"ours": 0.0, "theirs": 0.0}
+    for seed in range(4):
+        with torch.random.fork_rng(), torch.enable_grad():
+            x = peer(seed=seed)(batch.x, batch.y)
+        found = crafted(ours, module, batch, f"peers {seed}")
+        assert (norm.distance(found, batch.x) <= epsilon * (1 + ROUNDING) + 1e-7).all()
+        left["theirs"] += robust(module, batch, x) / 4
+        left["ours"] += robust(module, batch, found) / 4
+    assert 0 < left["theirs"] < len(batch)
+    assert left["ours"] <= left["theirs"] + 1
 
 
 def test_ddn_beside_foolbox(trained: tuple[nn.Module, Batch]) -> None:

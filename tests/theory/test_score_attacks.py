@@ -99,7 +99,9 @@ def test_every_row_of_a_question_is_paid(noisy: bool) -> None:
     batch = PAIR.batch(n=3)
     defense = Defense(PAIR, Gauss(0.01)) if noisy else Defense(PAIR)
     threat = replace(adaptive(defense), draws=3) if noisy else adaptive(defense)
-    draws, checks = (3, threat.selection_draws) if noisy else (1, 1)
+    draws, checks = (
+        (3, threat.selection_draws) if noisy else (1, 1)
+    )  # none wins, so none is judged again
     for attack, kept in (
         (SPSA(epsilon=1e-7, steps=5, samples=4), 5),
         (Square(epsilon=1e-7, queries=41), 5),

@@ -12,7 +12,7 @@ from linear import LinearNetwork
 from noisychannel import rng
 from noisychannel.attacks import DDN, PGD
 from noisychannel.channels import CD, FC, SVD, Chain, Gauss, Identity, Laplace, straight_through
-from noisychannel.decision import MeanProb, Single, Vote
+from noisychannel.decision import Decision, MeanProb, Single, Vote
 from noisychannel.defenses import Defense, answers
 from noisychannel.errors import UserError
 from noisychannel.norms import L2
@@ -376,33 +376,40 @@ def test_moved_is_what_the_network_was_shown() -> None:
 # ---------------------------------------------------------------- trial
 
 
-def test_trial_is_the_defenders_rule_on_selection_draws() -> None:
+@pytest.mark.parametrize("decision", [Single(), Vote(9), MeanProb(5)], ids=repr)
+@pytest.mark.parametrize("final", [False, True])
+def test_trial_is_the_defenders_rule_on_selection_draws(decision: Decision, final: bool) -> None:
+    """Whole decisions of 4 draws and more; a final one is 4 decisions, on draws of their own."""
     who = batch()
     points = torch.stack([who.x, 1 - who.x])
     opinion = torch.zeros(2, len(who), dtype=torch.bool)
-    for decision in (Single(), Vote(9), MeanProb(5)):
-        defense = Defense(NETWORK, Gauss(2.0), decision)
-        with rng.root("trial"):
-            trial = DefenseView(replace(adaptive(defense), selection_draws=4)).trial(
-                points, opinion, who
-            )
-            draws = max(4, decision.draws)
-            z = torch.stack(
-                [
-                    answers(defense, NETWORK.build(), p, who, "selection", draws).logits
-                    for p in points
-                ]
-            )
-        wrong = z.argmax(dim=3) != who.y
-        torch.testing.assert_close(trial.rate, wrong.float().mean(dim=1))
-        if decision == Single():
-            assert torch.equal(trial.won, wrong.float().mean(dim=1) >= 0.5)
-        else:
-            for i in range(2):
-                said = decision.decide(z[i].argmax(dim=2).T, z[i].softmax(dim=2).transpose(0, 1))
-                assert torch.equal(trial.won[i], said != who.y)
-        margins = torch.stack([torch.stack([margin(one, who.goal) for one in draw]) for draw in z])
-        torch.testing.assert_close(trial.margin, margins.mean(dim=1))
+    defense = Defense(NETWORK, Gauss(2.0), decision)
+    decisions = 4 if final or decision.draws == 1 else 1
+    draws = decisions * decision.draws
+    with rng.root("trial"):
+        view = DefenseView(replace(adaptive(defense), selection_draws=4))
+        trial = view.trial(points, opinion, who, final=final)
+        cost = view.cost(who)
+        z = torch.stack(
+            [
+                answers(
+                    defense, NETWORK.build(), p, who, "selection", draws, step=int(final)
+                ).logits
+                for p in points
+            ]
+        )
+    assert cost.forwards.tolist() == [2 * draws] * len(who)
+    wrong = z.argmax(dim=3) != who.y
+    torch.testing.assert_close(trial.rate, wrong.float().mean(dim=1))
+    for i in range(2):
+        said = [
+            decision.decide(part.argmax(dim=2).T, part.softmax(dim=2).transpose(0, 1))
+            for part in z[i].split(decision.draws)
+        ]
+        won = (torch.stack(said) != who.y).float().mean(dim=0)
+        assert torch.equal(trial.won[i], won > 0.5)  # half is not most
+    margins = torch.stack([torch.stack([margin(one, who.goal) for one in draw]) for draw in z])
+    torch.testing.assert_close(trial.margin, margins.mean(dim=1))
 
 
 @pytest.mark.parametrize(

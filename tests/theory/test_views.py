@@ -158,8 +158,8 @@ def test_adaptive_until_success_stops_as_the_defender_decides() -> None:
         until = pgd(DefenseView(adaptive(defense, success="rule")), who)
         whole = pgd(DefenseView(adaptive(defense)), who)
     assert (whole.status == int(Status.FOUND)).all()
-    # The first vote that is won may be a lucky one; fresh selection draws say so, it is not counted.
-    assert 0.5 < (until.status == int(Status.FOUND)).float().mean() < 1
+    # The first vote that is won may be a lucky one; most of 16 fresh votes say so, it is not counted.
+    assert 0.2 < (until.status == int(Status.FOUND)).float().mean() < 1
     assert (until.cost.backwards < 40).all()
     assert (
         whole.cost.backwards == 40

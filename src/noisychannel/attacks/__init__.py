@@ -18,7 +18,7 @@ from noisychannel.attacks.pixels import MultiplePixels, SinglePixel
 from noisychannel.attacks.spatial import Spatial
 from noisychannel.attacks.spsa import SPSA
 from noisychannel.attacks.square import Square
-from noisychannel.attacks.starts import BlendedNoise
+from noisychannel.attacks.starts import BlendedNoise, nearest_starts
 from noisychannel.norms import L2, Linf
 from noisychannel.objectives import DLR, Margin
 from noisychannel.types import Attack
@@ -50,6 +50,7 @@ __all__ = [
     "TargetedAPGD",
     "authors_boundary",
     "authors_fixed_constant",
+    "nearest_starts",
 ]
 
 ATTACKS: tuple[Attack, ...] = (

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.gradient import random_start, stepped
 from noisychannel.attacks.lanes import keep_rows
 from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude, ranked
@@ -77,6 +78,7 @@ class APGD:
     stop_early: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _refuse(self.norm, self.epsilon, self.steps)
         if self.restarts < 1:
             raise expected("restarts", "a whole number ≥ 1", self.restarts)
@@ -93,6 +95,7 @@ class APGD:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         kept = Shortlist(batch.x, KEEP if view.stochastic else 1)
         rows = torch.arange(len(batch), device=batch.x.device)
         for restart in range(self.restarts):
@@ -134,6 +137,7 @@ class TargetedAPGD:
     stop_early: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _refuse(self.norm, self.epsilon, self.steps)
         if self.targets < 1:
             raise expected("targets", "a whole number ≥ 1", self.targets)
@@ -150,6 +154,7 @@ class TargetedAPGD:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         kept = Shortlist(batch.x, KEEP if view.stochastic else 1)
         rows = torch.arange(len(batch), device=batch.x.device)
         aims = self._aims(view, batch, rows, kept)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.adam import Adam
 from noisychannel.attacks.lanes import keep_rows
 from noisychannel.attacks.shortlist import Shortlist, conclude, nearest
@@ -64,6 +65,7 @@ class CarliniWagner:
     abort_early: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.searches < 1 or self.steps < 1:
             raise expected("searches and steps", "whole numbers ≥ 1", (self.searches, self.steps))
         for name in ("learning_rate", "constant"):
@@ -84,6 +86,7 @@ class CarliniWagner:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         objective = Hinge(self.confidence)
         lanes = _Lanes(self, batch)
         kept, strongest = nearest(view, batch.x), Shortlist(batch.x, 1)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.oracle import Doubt, Oracle
 from noisychannel.attacks.shortlist import Shortlist, conclude
 from noisychannel.attacks.starts import beyond, listed, outcome
@@ -36,6 +37,7 @@ class ContrastReduction:
     level: float = 0.5
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("share", "level"):
             if not 0 <= getattr(self, name) <= 1:
                 raise expected(name, "a number between 0 and 1", getattr(self, name))
@@ -52,6 +54,7 @@ class ContrastReduction:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch: there is nothing to ask, and one candidate to judge."""
+        check_role("view", view, View)
         kept = Shortlist(batch.x, 1)
         x = batch.x + self.share * (self.level - batch.x)
         every = torch.arange(len(batch), device=batch.x.device)
@@ -90,6 +93,7 @@ class MinimalContrast:
     doubt: Doubt | None = Doubt()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("scan", "halvings"):
             if getattr(self, name) < 1:
                 raise expected(name, "a whole number ≥ 1", getattr(self, name))
@@ -108,6 +112,7 @@ class MinimalContrast:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         oracle = Oracle(view, batch, self.doubt, self.queries)
         share = self._smallest(oracle)
         found = share <= 1

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.shortlist import Shortlist, conclude, nearest, stretch
 from noisychannel.errors import expected
 from noisychannel.norms import L2, per_example
@@ -45,6 +46,7 @@ class DDN:
     last_gamma: float = 0.01
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.steps < 1:
             raise expected("steps", "a whole number ≥ 1", self.steps)
         if self.initial <= 0:
@@ -66,6 +68,7 @@ class DDN:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         norm, x = L2(), batch.x
         kept, strongest = nearest(view, x), Shortlist(x, 1)
         rows = torch.arange(len(batch), device=x.device)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.adam import Adam
 from noisychannel.attacks.carlini_wagner import INSIDE
 from noisychannel.attacks.shortlist import Shortlist, conclude, nearest, stretch
@@ -53,6 +54,7 @@ class FixedConstant:
     rectified: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.steps < 1:
             raise expected("steps", "a whole number ≥ 1", self.steps)
         if self.learning_rate <= 0:
@@ -75,6 +77,7 @@ class FixedConstant:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         objective: Objective = Hinge(self.confidence)
         if self.rectified:
             objective = _Rectified(self.confidence)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.shortlist import RUN, Shortlist, conclude, nearest, stretch
 from noisychannel.errors import expected
 from noisychannel.norms import L0, L2, Norm
@@ -53,6 +54,7 @@ class FMN:
     gamma: float = 0.05
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.norm == L0():
             raise expected("norm", "Linf() or L2()", self.norm)
         if self.steps < 1:
@@ -74,6 +76,7 @@ class FMN:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         norm, x, steps = self.norm, batch.x, self.steps
         kept, strongest = nearest(view, x), Shortlist(x, 1)
         rows = torch.arange(len(batch), device=x.device)
@@ -97,7 +100,8 @@ class FMN:
             gradient = kept.sighted(rows, query.gradient)
             best = torch.where(sound, torch.minimum(best, size), best)
             bound = torch.full_like(best, torch.inf) if view.stochastic else best
-            linear = self._linear(query.margin, gradient, size).where(best.isinf(), 0.0)
+            move = L2().steepest(gradient)
+            linear = self._linear(query.margin, gradient, move, size).where(best.isinf(), 0.0)
             gamma = _cosine(self.gamma, _LAST_GAMMA, step / steps)
             grown = torch.maximum(linear, radius.nan_to_num(posinf=0.0)) * (1 + gamma)
             grown = torch.where(query.fooled & radius.isfinite(), radius, grown)
@@ -105,16 +109,17 @@ class FMN:
             if step == 0 and view.certain and view.compact:
                 stay = ~query.fooled  # misclassified as they are: nothing to search
                 rows, active, at = rows[stay], active.rows(stay), at[stay]
-                radius, best, run, gradient = radius[stay], best[stay], run[stay], gradient[stay]
+                radius, best, run, move = radius[stay], best[stay], run[stay], move[stay]
             alpha = self.alpha * _cosine(1.0, _LAST_ALPHA, step / steps)
-            at = at + L2().steepest(gradient).mul_(alpha)
+            at = at + move.mul_(alpha)
             at = norm.project(at.sub_(active.x), radius).add_(active.x).clamp_(0, 1)
         return conclude(view, batch, kept, strongest, norm)
 
-    def _linear(self, margin: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
-        """How far the boundary of the linear network through δ is from x."""
+    def _linear(self, margin: Tensor, gradient: Tensor, move: Tensor, size: Tensor) -> Tensor:
+        """How far the boundary of the linear network through δ is from x; `move` is the gradient's L2 direction."""
+        steepest = move if self.norm == L2() else self.norm.steepest(gradient)
         # ⟨g, steepest(g)⟩ is the dual norm of g, whatever the norm.
-        slope = (gradient * self.norm.steepest(gradient)).flatten(1).sum(dim=1).clamp_min(1e-12)
+        slope = (gradient * steepest).flatten(1).sum(dim=1).clamp_min(1e-12)
         return size + margin.abs() / slope
 
 

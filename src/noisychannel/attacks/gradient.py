@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from noisychannel import rng
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude, ranked
 from noisychannel.errors import expected
 from noisychannel.norms import Linf, Norm, per_example
@@ -74,6 +75,7 @@ class PGD:
     restarts: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.epsilon < 0:
             raise expected("epsilon", "a number ≥ 0", self.epsilon)
         if self.steps < 1:
@@ -104,6 +106,7 @@ class PGD:
 
     def __call__(self, view: View, batch: Batch, start: Tensor | None = None) -> Adversarials:
         """Attack every example of the batch; `start` overrides the first restart's random start."""
+        check_role("view", view, View)
         # A deterministic view needs no re-test of several: the lowest margin is the best.
         slots = KEEP if view.stochastic and self.gradients > 1 else 1
         kept = Shortlist(batch.x, slots if self.keep == "best" else min(slots, self.restarts))
@@ -170,6 +173,7 @@ class FGSM:
     loss: Loss = CrossEntropy()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.epsilon < 0:
             raise expected("epsilon", "a number ≥ 0", self.epsilon)
 
@@ -185,6 +189,7 @@ class FGSM:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         # α = 2.5 ε leads from x out of the ball, and projection back to its edge; ε = 0 is no step.
         one = PGD(self.norm, self.epsilon, steps=1, random_start=False, loss=self.loss, keep="last")
         return one(view, batch)

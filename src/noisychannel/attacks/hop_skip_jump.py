@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from noisychannel import rng
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.oracle import Doubt, Oracle
 from noisychannel.attacks.starts import BlendedNoise, beyond, listed, outcome
 from noisychannel.errors import expected
@@ -67,6 +68,7 @@ class HopSkipJump:
     start: BlendedNoise = BlendedNoise()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("steps", "probes", "most_probes", "halvings", "queries"):
             if getattr(self, name) < 1:
                 raise expected(name, "a whole number ≥ 1", getattr(self, name))
@@ -82,7 +84,11 @@ class HopSkipJump:
         return 0
 
     def __call__(self, view: View, batch: Batch, start: Tensor | None = None) -> Adversarials:
-        """Attack every example of the batch; `start` holds points to begin at, where they are adversarial."""
+        """Attack every example of the batch.
+
+        `start` holds points to begin at where they are adversarial (`nearest_starts` finds some), else at noise.
+        """
+        check_role("view", view, View)
         oracle = Oracle(view, batch, self.doubt, self.queries)
         began = self.start.begin(oracle, start)
         kept = listed(oracle)

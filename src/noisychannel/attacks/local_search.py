@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from noisychannel import rng
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude, ranked
 from noisychannel.attacks.variants import chunks, planes, sheet
 from noisychannel.errors import expected
@@ -57,6 +58,7 @@ class LocalSearch:
     loss: Loss = CrossEntropy()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("pixels", "rounds", "most"):
             if getattr(self, name) < 1:
                 raise expected(name, "a whole number ≥ 1", getattr(self, name))
@@ -80,6 +82,7 @@ class LocalSearch:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         kept = Shortlist(batch.x, KEEP if view.stochastic else 1)
         rows, active, at = torch.arange(len(batch), device=batch.x.device), batch, batch.x
         near = torch.ones_like(planes(at)[:, 0], dtype=torch.bool)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.gradient import PGD, random_start, stepped
 from noisychannel.attacks.lanes import keep_rows
 from noisychannel.attacks.shortlist import RUN, Shortlist, conclude, nearest
@@ -47,6 +48,7 @@ class Minimise:
     growth: float = 1.5
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.attack.epsilon <= 0:
             raise expected("epsilon of the searched attack", "a number > 0", self.attack.epsilon)
         if self.expansions < 1 or self.bisections < 0:
@@ -68,6 +70,7 @@ class Minimise:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         lanes = _Lanes(self, batch)
         kept, strongest = nearest(view, batch.x), Shortlist(batch.x, 1)
         while len(lanes.rows):

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.gradient import stepped
 from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude, ranked
 from noisychannel.errors import expected
@@ -47,6 +48,7 @@ class MIFGSM:
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.epsilon < 0:
             raise expected("epsilon", "a number ≥ 0", self.epsilon)
         if self.steps < 1:
@@ -75,6 +77,7 @@ class MIFGSM:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         kept = Shortlist(batch.x, KEEP if view.stochastic and self.keep == "best" else 1)
         rows = torch.arange(len(batch), device=batch.x.device)
         at, memory = batch.x, torch.zeros_like(batch.x)

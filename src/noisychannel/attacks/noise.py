@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from noisychannel import rng
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude
 from noisychannel.errors import expected
 from noisychannel.norms import L2, Linf, Norm, per_example
@@ -50,6 +51,7 @@ class AdditiveNoise:
     squared: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.law not in ("gauss", "uniform"):
             raise expected("law", "gauss or uniform", repr(self.law))
         if not isinstance(self.norm, L2 | Linf):
@@ -83,6 +85,7 @@ class AdditiveNoise:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         draws = self.labels if view.stochastic else 1
         kept = Shortlist(batch.x, min(KEEP, self.repeats) if view.stochastic else 1)
         rows = torch.arange(len(batch), device=batch.x.device)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from noisychannel.admission import check_fields
 from noisychannel.decision import Single
 from noisychannel.errors import expected
 from noisychannel.objectives import fooled
@@ -55,6 +56,7 @@ class Doubt:
     draws: int = 64
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.target < 1:
             raise expected("target", "a number between 0 and 1", self.target)
         widest = min(self.target, 1 - self.target, 0.5)
@@ -95,7 +97,8 @@ class Oracle:
 
     def __init__(self, view: View, batch: Batch, doubt: Doubt | None, budget: int) -> None:
         self.view, self.batch, self.budget = view, batch, budget
-        self._surely_left = budget  # no example has less: saves asking the device at every step
+        # No example that is not exhausted has less, and whether any is: saves asking the device at every step.
+        self._surely_left, self._refusing = budget, False
         self.doubt = doubt if view.stochastic else None
         self.centre = doubt.target if doubt and isinstance(view.rule, Single) else 0.5
         zeros = torch.zeros_like(batch.y)
@@ -115,12 +118,16 @@ class Oracle:
 
     def solvent(self, rows: Tensor, draws: int) -> Tensor:
         """Those of the examples `rows` whose budget still pays `draws`; the others are exhausted for good."""
-        if self._surely_left >= draws or len(rows) == 0:
+        if len(rows) == 0:
             return rows
-        left = self.budget - self.asked
-        self.exhausted[rows] |= left[rows] < draws
-        others = left[~self.exhausted]
-        self._surely_left = int(others.min()) if len(others) else 0
+        if self._surely_left < draws:
+            left = self.budget - self.asked
+            self.exhausted[rows] |= left[rows] < draws
+            others = left[~self.exhausted]
+            self._surely_left = int(others.min()) if len(others) else 0
+            self._refusing = len(others) < len(left)
+        if not self._refusing or not bool(self.exhausted[rows].any()):
+            return rows
         return rows[~self.exhausted[rows]]
 
     def labels(self, x: Tensor, rows: Tensor, draws: int = 1) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from noisychannel import rng
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.variants import best_variants, planes
 from noisychannel.errors import expected
 from noisychannel.types import Adversarials, Batch, View
@@ -36,6 +37,7 @@ class SinglePixel:
     places: int = 1000
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.places < 0:
             raise expected("places", "a whole number ≥ 0", self.places)
 
@@ -51,6 +53,7 @@ class SinglePixel:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         flat = planes(batch.x)
         count = min(self.places, flat.shape[2])
         order = _shuffled(batch.index, flat, whole=count == flat.shape[2])
@@ -88,6 +91,7 @@ class MultiplePixels:
     trials: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.pixels < 0 or self.trials < 1:
             raise expected(
                 "pixels and trials", "whole numbers ≥ 0 and ≥ 1", (self.pixels, self.trials)
@@ -105,6 +109,7 @@ class MultiplePixels:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         flat = planes(batch.x)
         count = min(self.pixels, flat.shape[2])
 

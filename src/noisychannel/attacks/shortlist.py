@@ -1,12 +1,19 @@
 """The few iterates that an attack keeps per example, and the choice among them: luck is not counted."""
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
 from noisychannel.norms import Norm
-from noisychannel.types import Adversarials, Batch, Query, Status, View
+from noisychannel.types import Adversarials, Batch, Query, Status, Trial, View
 
-__all__ = ["KEEP", "RUN", "Shortlist", "conclude", "nearest", "ranked", "stretch"]
+__all__ = ["BEYOND", "KEEP", "RUN", "Shortlist", "conclude", "nearest", "ranked", "stretch"]
+
+BEYOND = (1.0, 1.05, 1.15, 1.4, 2.0)
+"""Where a minimal attack's last candidates stand on a random network, in units of its nearest point's distance.
+
+At the boundary about half of the draws err, so that fresh draws refuse every second point there."""
 
 KEEP = 5
 """Iterates kept per example: few enough to re-test, enough that one lucky draw cannot fill the list."""
@@ -16,6 +23,8 @@ RUN = 5
 
 # Orders of magnitude that keep the parts of a rank apart: won or not, then rate, then margin.
 _LOST, _RATE = 1e6, 1e3
+# Share of draws won from which a candidate may stand just before the boundary.
+_HOPEFUL = 0.3
 # Above any loss, small enough that float32 still tells losses apart by 1e-3.
 _WON = 1e4
 
@@ -115,8 +124,10 @@ def conclude(
 
     With a `strongest` list and a norm the attack is a minimal one: of the candidates that win, the nearest is
     chosen, and if none wins, the one most often adversarial. Without, the attack has a budget: the
-    candidate most often adversarial is chosen, then the lowest margin. An example that is not won is
-    FAILED if the network gave nothing but NaN for it, or a gradient that was no number: an attack
+    candidate most often adversarial is chosen, then the lowest margin. On a random view the chosen one is FOUND
+    only if it wins again, on draws that did not choose it; if it does not, the next is asked (of a minimal attack
+    also points a little beyond the nearest). An example that is
+    not won is FAILED if the network gave nothing but NaN for it, or a gradient that was no number: an attack
     that was told no direction has not shown that there is none. `otherwise` (n,) is the status of
     what is not won for another reason than that nothing was found.
     """
@@ -125,24 +136,87 @@ def conclude(
     lists = [kept] if strongest is None else [kept, strongest]
     points = torch.cat([part.points for part in lists])
     filled = torch.cat([part.filled for part in lists])
-    fooled = torch.cat([part.fooled for part in lists])
-    trial = view.trial(points, fooled & filled, batch)
-    # The margin enters by its place among the candidates, in double precision: at 1e6 float32 steps by 1/16.
-    place = trial.margin.argsort(dim=0, stable=True).argsort(dim=0)
-    lost = _RATE * (1 - trial.rate.double()) + place / len(points)
-    if norm is not None:
-        distance = torch.stack([norm.distance(p, batch.x) for p in points]).double()
-        rank = torch.where(trial.won, distance, _LOST + lost)
-    else:
-        rank = torch.where(trial.won, lost, _LOST + lost)
+    opinion = filled & torch.cat([part.fooled for part in lists])
+    trial = view.trial(points, opinion, batch)
     usable = filled & ~trial.margin.isnan()
-    rank = torch.where(usable, rank, torch.inf)
-    best = rank.argmin(dim=0)
+    distance = None if norm is None else torch.stack([norm.distance(p, batch.x) for p in points])
+    field = _Field(points, opinion, trial, usable, distance)
+    if view.stochastic:
+        field = field if norm is None else field.with_beyond(batch, norm)
+        field = replace(field, trial=field.judged_again(view, batch))
+    best = field.rank.argmin(dim=0)
     every = torch.arange(len(batch), device=batch.x.device)
-    won = trial.won[best, every] & usable[best, every]
+    won = field.trial.won[best, every] & field.usable[best, every]
     if otherwise is None:
         otherwise = torch.full_like(batch.y, int(Status.NOT_FOUND))
     status = torch.where(won, int(Status.FOUND), otherwise)
-    failed = ~usable.any(dim=0) | (kept.blind & ~won)
+    failed = ~field.usable.any(dim=0) | (kept.blind & ~won)
     status = torch.where(failed, int(Status.FAILED), status)
-    return Adversarials(points[best, every], status, view.cost(batch))
+    return Adversarials(field.points[best, every], status, view.cost(batch))
+
+
+@dataclass(frozen=True)
+class _Field:
+    """Candidates (r, n, …) for a random view, and what is known of each (r, n)."""
+
+    points: Tensor
+    opinion: Tensor
+    trial: Trial
+    usable: Tensor
+    distance: Tensor | None
+
+    @property
+    def rank(self) -> Tensor:
+        """The order of the candidates (r, n), the best one lowest."""
+        # The margin enters by its place among the candidates, in double precision: at 1e6 float32 steps by 1/16.
+        place = self.trial.margin.argsort(dim=0, stable=True).argsort(dim=0)
+        lost = _RATE * (1 - self.trial.rate.double()) + place / len(self.points)
+        good = lost if self.distance is None else self.distance.double()
+        return torch.where(self.trial.won, good, _LOST + lost).where(self.usable, torch.inf)
+
+    def with_beyond(self, batch: Batch, norm: Norm) -> "_Field":
+        """Also points beyond the nearest that may win, which stands where half of the draws err.
+
+        Fresh draws refuse every second such point, and the next candidate may be far away.
+        """
+        every = torch.arange(len(batch), device=batch.x.device)
+        apart = torch.stack([norm.distance(p, batch.x) for p in self.points])
+        hopeful = self.usable & (self.trial.rate >= _HOPEFUL)
+        best = apart.where(hopeful, torch.inf).argmin(dim=0)
+        at = self.points[best, every]
+        more = torch.stack([torch.lerp(batch.x, at, share).clamp(0, 1) for share in BEYOND[1:]])
+        beyond = torch.stack([norm.distance(p, batch.x) for p in more])
+
+        def same(known: Tensor) -> Tensor:
+            return torch.cat([known, known[best, every].expand(len(more), -1)])
+
+        trial = self.trial
+        won = torch.cat([trial.won, hopeful[best, every].expand(len(more), -1)])
+        return _Field(
+            torch.cat([self.points, more]),
+            same(self.opinion),
+            Trial(won, same(trial.rate), same(trial.margin)),
+            same(self.usable),
+            torch.cat([apart, beyond]),
+        )
+
+    def judged_again(self, view: View, batch: Batch) -> Trial:
+        """The trial, after each example's best has won again on draws of its own, or another has.
+
+        The best of several is the luckiest as well: of ten candidates that each win a third of the time, one wins.
+        """
+        won, rate = self.trial.won.clone(), self.trial.rate.clone()
+        settled = ~won
+        every = torch.arange(len(batch), device=batch.x.device)
+        while True:
+            trial = Trial(won, rate, self.trial.margin)
+            best = replace(self, trial=trial).rank.argmin(dim=0)
+            rows = (self.usable & ~settled)[best, every].nonzero()[:, 0]
+            if len(rows) == 0:
+                return trial
+            at = best[rows]
+            chosen, opinion = self.points[at, rows][None], self.opinion[at, rows][None]
+            again = view.trial(chosen, opinion, batch.rows(rows), final=True)
+            won[at, rows] = again.won[0]
+            rate[at, rows] = torch.where(again.won[0], rate[at, rows], again.rate[0])
+            settled[at, rows] = True

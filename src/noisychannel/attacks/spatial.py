@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from noisychannel import rng
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.variants import best_variants, sheet
 from noisychannel.errors import expected
 from noisychannel.types import Adversarials, Batch, View
@@ -50,6 +51,7 @@ class Spatial:
     trials: int = 100
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("rotation", "translation"):
             if not getattr(self, name) >= 0:
                 raise expected(name, "a number ≥ 0", getattr(self, name))
@@ -72,6 +74,7 @@ class Spatial:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         flat = batch.x.ndim < 4  # a series (n, c, l)
         if flat and self.rotation and not self.translation:
             raise expected("translation", "a number > 0 for a series, which cannot be turned", 0)

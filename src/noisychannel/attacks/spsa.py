@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from noisychannel import rng
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.adam import Adam
 from noisychannel.attacks.gradient import stepped
 from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude, ranked
@@ -64,6 +65,7 @@ class SPSA:
     loss: Loss = Margin()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.norm not in (Linf(), L2()):
             raise expected("norm", "Linf() or L2()", self.norm)
         if not self.epsilon >= 0:
@@ -98,6 +100,7 @@ class SPSA:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         kept = Shortlist(batch.x, KEEP if view.stochastic else 1)
         rows, at = torch.arange(len(batch), device=batch.x.device), batch.x
         active, adam = batch, Adam(at, self._element(at))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from noisychannel import rng
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.shortlist import KEEP, Shortlist, conclude, ranked
 from noisychannel.attacks.squares import (
     Size,
@@ -67,6 +68,7 @@ class Square:
     loss: Loss = Margin()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.norm not in (Linf(), L2()):
             raise expected("norm", "Linf() or L2()", self.norm)
         if not self.epsilon >= 0:
@@ -85,6 +87,7 @@ class Square:
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         kept = Shortlist(batch.x, KEEP if view.stochastic else 1)
         walk = _Walk(self, view, batch, kept)
         while len(walk.rows) and walk.asked < self.queries:

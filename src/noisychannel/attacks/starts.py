@@ -8,30 +8,29 @@ import torch
 from torch import Tensor
 
 from noisychannel import rng
+from noisychannel.admission import check_fields, check_role
 from noisychannel.attacks.oracle import Doubt, Oracle
-from noisychannel.attacks.shortlist import Shortlist, conclude
+from noisychannel.attacks.shortlist import BEYOND, Shortlist, conclude
 from noisychannel.errors import expected
 from noisychannel.norms import L2, Norm, per_example
 from noisychannel.types import Adversarials, Batch, Status, View
 
 __all__ = [
-    "BEYOND",
     "Began",
     "BlendedNoise",
     "beyond",
     "grainy",
     "listed",
+    "nearest_starts",
     "noise_image",
     "outcome",
 ]
 
-BEYOND = (1.0, 1.05, 1.15, 1.4, 2.0)
-"""Where the candidates stand of which a random network's final choice is made, in units of the last point's distance.
-
-At the boundary about half of the draws err, so that fresh draws refuse every second point there."""
-
 _COARSE = (1, 2, 4, 8)
 _ROUNDS = 3
+# A search among noisy answers ends where about half of them err, and may have been lucky: shares of the way from there
+# to the noise image at which it is confirmed.
+_OUTWARDS = (0.0, 0.05, 0.15, 0.4, 1.0)
 
 
 class Began(NamedTuple):
@@ -68,8 +67,8 @@ def grainy(
 class BlendedNoise:
     """The smallest blend with a noise image that is adversarial: x′ = (1 − t)·x + t·u, u ~ U[0, 1].
 
-    Noise images are tried until one is adversarial itself; then t is searched, and what was found is asked once
-    more on fresh draws: what fails falls back to u, or looks for another u.
+    Noise images are tried until one is adversarial itself; then t is searched. What was found on a random network
+    is confirmed on fresh draws, or a larger t is, up to u itself; if nothing is, another u is looked for.
 
     Args:
         norm: in which the distance counts.
@@ -87,7 +86,7 @@ class BlendedNoise:
     Differs: 1. each example has its own noise and stops its own search. 2. a failed start is a status.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     kind: ClassVar[Literal["budget", "minimal"]] = "minimal"
     norm: Norm = L2()
     directions: int = 100
@@ -97,6 +96,7 @@ class BlendedNoise:
     doubt: Doubt | None = Doubt()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("directions", "steps"):
             if getattr(self, name) < 1:
                 raise expected(name, "a whole number ≥ 1", getattr(self, name))
@@ -112,10 +112,11 @@ class BlendedNoise:
     def queries(self) -> int:
         """Label draws per example at most."""
         each = self.doubt.draws if self.doubt else 1
-        return each * (4 + _ROUNDS * (self.directions + self.steps + 3))
+        return each * (4 + _ROUNDS * (self.directions + self.steps + 2 * len(_OUTWARDS)))
 
     def __call__(self, view: View, batch: Batch) -> Adversarials:
         """Attack every example of the batch."""
+        check_role("view", view, View)
         oracle = Oracle(view, batch, self.doubt, self.queries)
         began = self.begin(oracle)
         kept = listed(oracle)
@@ -149,10 +150,10 @@ class BlendedNoise:
 
     def _sure(self, oracle: Oracle, x: Tensor, rows: Tensor) -> Tensor:
         """Whether x is adversarial, asked twice where the oracle doubts: of 20 lucky ones, one is left."""
-        yes = oracle(x, rows)
+        yes = oracle.if_paid(x, rows)
         if oracle.doubt is not None:
             again = yes.nonzero()[:, 0]
-            yes[again] = oracle(x[again], rows[again])
+            yes[again] = oracle.if_paid(x[again], rows[again])
         return yes
 
     def _noise(self, oracle: Oracle, began: Began, rows: Tensor, attempt: int) -> None:
@@ -169,24 +170,31 @@ class BlendedNoise:
             rows = rows[~yes]
 
     def _search(self, oracle: Oracle, began: Began, rows: Tensor) -> Tensor:
-        """Blend the images of `rows` into their examples; returns those for which nothing was confirmed."""
-        rows = oracle.solvent(rows, (self.steps + 3) * oracle.most)
+        """Blend the images of `rows` into their examples; returns those for which nothing was confirmed.
+
+        Whose budget ends on the way keeps his noise image.
+        """
         x, noise = oracle.batch.x[rows], began.x[rows]
         search = self._halve if self.search == "binary" else self._walk
         good = search(oracle, x, noise, rows)
-        began.x[rows] = torch.lerp(x, noise, per_example(good, x))
         if oracle.doubt is None:
+            began.x[rows] = torch.lerp(x, noise, per_example(good, x))
             return rows[:0]
-        again = self._sure(oracle, began.x[rows], rows)
-        rows, noise = rows[~again], noise[~again]
-        began.x[rows] = noise
-        return rows[~oracle(noise, rows)]
+        for share in _OUTWARDS:
+            if len(rows) == 0:
+                break
+            point = torch.lerp(x, noise, per_example(good + share * (1 - good), x))
+            sure = self._sure(oracle, point, rows)
+            began.x[rows[sure]] = point[sure]
+            left = ~(sure | oracle.exhausted[rows])
+            rows, x, noise, good = rows[left], x[left], noise[left], good[left]
+        return rows
 
     def _halve(self, oracle: Oracle, x: Tensor, noise: Tensor, rows: Tensor) -> Tensor:
         good, bad = x.new_ones(len(x)), x.new_zeros(len(x))
         for _ in range(self.steps):
             middle = (good + bad) / 2
-            yes = oracle(torch.lerp(x, noise, per_example(middle, x)), rows)
+            yes = oracle.if_paid(torch.lerp(x, noise, per_example(middle, x)), rows)
             good, bad = torch.where(yes, middle, good), torch.where(yes, bad, middle)
         return good
 
@@ -196,10 +204,33 @@ class BlendedNoise:
         for step in range(1, self.steps):  # 0 was asked first of all, 1 when the noise was drawn
             if len(left) == 0:
                 break
-            yes = oracle(torch.lerp(x[left], noise[left], step / self.steps), rows[left])
+            yes = oracle.if_paid(torch.lerp(x[left], noise[left], step / self.steps), rows[left])
             good[left[yes]] = step / self.steps
             left = left[~yes]
         return good
+
+
+def nearest_starts(batch: Batch, pool: Batch) -> Tensor:
+    """For each example the nearest image (L2) of the class it shall be taken for, or, untargeted, of any but its own.
+
+    Points to begin at, as `start` of `Boundary` and `HopSkipJump`: a targeted attack seldom begins at noise.
+
+    Args:
+        batch: the examples to be attacked (n, …).
+        pool: images of the same shape with their labels; the batch itself, or more of its data set.
+
+    Raises:
+        UserError: an example for which the pool has no image.
+
+    Source: Brendel, Rauber & Bethge 2018, section 2.1 (targeted: a sample classified as the target class).
+    """
+    goal = batch.goal
+    fits = pool.y != goal.y[:, None] if goal.target is None else pool.y == goal.target[:, None]
+    if not bool(fits.any(dim=1).all()):
+        which = int(batch.index[~fits.any(dim=1)][0])
+        raise expected("pool", f"an image that example {which} can begin at", "none")
+    apart = torch.cdist(batch.x.flatten(1), pool.x.flatten(1))
+    return pool.x[apart.where(fits, torch.inf).argmin(dim=1)]
 
 
 def listed(oracle: Oracle) -> Shortlist:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from noisychannel import rng
+from noisychannel.admission import check_fields
 from noisychannel.channels import Chain, Identity
 from noisychannel.decision import Decision, Single
 from noisychannel.types import Batch, Channel, Images, Network
@@ -25,6 +26,9 @@ class Defense:
         channel: C, drawn anew at every forward pass.
         decision: what the defender answers with (default: the class of a single draw).
 
+    Raises:
+        UserError: a network that is a bare module, or another part that does not play its role.
+
     Source: paper 3.2 (every perturbation defense is a noisy channel).
     """
 
@@ -32,6 +36,9 @@ class Defense:
     network: Network
     channel: Channel = Identity()
     decision: Decision = Single()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def stochastic(self) -> bool:
@@ -79,6 +86,8 @@ def answers(
     role: rng.Role,
     draws: int,
     max_rows: int = 512,
+    *,
+    step: int = 0,
 ) -> Answers:
     """Ask a defense about points x of the examples of `batch`: how candidates are selected and scored.
 
@@ -90,12 +99,13 @@ def answers(
         role: `selection` or `scoring`.
         draws: independent draws; draw d of an example is the same however many are asked for.
         max_rows: examples × draws in one pass.
+        step: number of the question; no two share a draw.
     """
     at_once = max(1, max_rows // max(1, len(x))) if defense.keyed or not defense.stochastic else 1
     logits: list[Tensor] = []
     moved: list[Tensor] = []
     for chunk in chunks_of(draws, at_once):
-        stream = rng.Stream(role, batch.index, 0, chunk)
+        stream = rng.Stream(role, batch.index, step, chunk)
         rows = x.repeat(len(chunk), *([1] * (x.ndim - 1)))
         with torch.no_grad(), rng.bracket(stream), global_noise(stream, keyed=defense.keyed):
             seen = defense.channel(rows)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from noisychannel.admission import check_fields
 from noisychannel.channels import straight_through, substituted
 from noisychannel.decision import MeanProb, Single
 from noisychannel.defenses import Defense
@@ -36,8 +37,9 @@ class Threat:
             `at_input`: loss from C(x), network differentiated at x; `default` is what the channel declares.
         substitute: a differentiable stand-in for the channel (BPDA): forward C(x), backward ∂g/∂x.
         success: what he takes for a success while he crafts; see `Success`.
-        selection_draws: fresh draws on which a random view's candidates are compared;
-            0 believes the attack's own draws (so did the paper's authors).
+        selection_draws: fresh draws (of whole decisions) on which a random view's candidates are compared; the one
+            chosen is judged again on as many fresh decisions. 0 believes the attack's own draws (so did the
+            paper's authors).
 
     Raises:
         UserError: a number out of range, or a gradient that the channel does not have.
@@ -46,7 +48,7 @@ class Threat:
     the authors' code does (one draw, gradient at x).
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     assumed: Defense
     draws: int = 1
     averaged: Averaged = "mean_loss"
@@ -56,6 +58,7 @@ class Threat:
     success: Success = "draws"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.draws < 1:
             raise expected("draws", "a whole number ≥ 1", self.draws)
         if self.selection_draws < 0:

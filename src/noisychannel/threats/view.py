@@ -10,11 +10,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from noisychannel import rng
+from noisychannel.admission import check_classes, check_role
 from noisychannel.decision import Decision
-from noisychannel.defenses import answers, chunks_of, global_noise
+from noisychannel.defenses import chunks_of, global_noise
+from noisychannel.errors import expected
 from noisychannel.networks import prepare
 from noisychannel.objectives import fooled
 from noisychannel.threats.averages import averaged, classes, mean_margin
+from noisychannel.threats.bill import Bill
+from noisychannel.threats.judgement import judged
 from noisychannel.threats.settings import Threat
 from noisychannel.types import Batch, Cost, Images, Labels, Objective, Query, Trial
 
@@ -35,8 +39,11 @@ class DefenseView:
         device: where to compute.
         max_rows: examples × draws in one forward pass; more draws are accumulated in chunks, so
             that memory does not grow with draws.
-        waiting: bytes of graphs (of 16 draws at most) that may wait for a mean over draws; others are made twice.
         heard: told after every question how many passes it took (a gradient counts as three).
+        waiting: bytes of graphs (of 16 draws at most) that may wait for a mean over draws; others are made twice.
+
+    Raises:
+        UserError: no threat, a CUDA device that is not there, or, when first asked, labels beyond the classes.
     """
 
     def __init__(
@@ -48,6 +55,9 @@ class DefenseView:
         *,
         waiting: int = _WAITING,
     ) -> None:
+        check_role("threat", threat, Threat)
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise expected("device", "a CUDA device that torch can see, or cpu", device)
         self.threat = threat
         self.heard = heard
         self.waiting = waiting
@@ -55,8 +65,9 @@ class DefenseView:
         self.fast = prepare(self.plain)
         self.max_rows = max_rows
         self.cuda = device.startswith("cuda")
-        self._log: list[tuple[Tensor, int, int]] = []
+        self._bill = Bill()
         self._clocked = 0
+        self._admitted = False
 
     @property
     def stochastic(self) -> bool:
@@ -113,45 +124,35 @@ class DefenseView:
     ) -> Int[Tensor, "draws n"]:
         """Classes (d, n) of independent draws at x, −1 where the network gave no number."""
         logits = self._asked(x, batch, self._stream(batch, step, draws, "labels"))
+        self._admit(batch, logits)
         self._note(batch, draws, 0)
         return classes(logits)
 
-    def trial(self, candidates: Tensor, opinion: Tensor, batch: Batch) -> Trial:
-        """Share of selection draws each candidate wins on the unprepared network, and the rule's verdict."""
+    def trial(
+        self, candidates: Tensor, opinion: Tensor, batch: Batch, *, final: bool = False
+    ) -> Trial:
+        """Whether each candidate wins most of the rule's decisions on the unprepared network, on selection draws."""
         rule = self.threat.assumed.rule
         draws = self.threat.selection_draws if self.stochastic else 1
         if draws == 0:
             return Trial(opinion, opinion.float(), torch.zeros_like(opinion, dtype=torch.float32))
-        draws = rule.draws * math.ceil(draws / rule.draws)  # whole decisions
-        won, rate, margins = [], [], []
-        for candidate in candidates:
-            logits = answers(
-                self.threat.assumed, self.plain, candidate, batch, "selection", draws, self.max_rows
-            ).logits
-            labels = classes(logits)
-            share = fooled(labels, batch.goal).float().mean(dim=0)
-            decided = rule.decide(
-                labels.T.reshape(-1, rule.draws),
-                logits.softmax(dim=2).transpose(0, 1).reshape(-1, rule.draws, logits.shape[2]),
-            ).view(len(batch), -1)
-            won.append(fooled(decided.T, batch.goal).float().mean(dim=0) >= 0.5)
-            rate.append(share)
-            margins.append(mean_margin(logits, batch.goal))
+        draws = rule.draws * (draws if final else math.ceil(draws / rule.draws))  # whole decisions
         self._note(batch, draws * len(candidates), 0)
-        return Trial(torch.stack(won), torch.stack(rate), torch.stack(margins))
+        return judged(
+            self.threat.assumed,
+            self.plain,
+            candidates,
+            batch,
+            draws,
+            self.max_rows,
+            step=int(final),
+        )
 
     def cost(self, batch: Batch) -> Cost:
         """Forward and backward passes spent on these examples since the last call."""
-        order = batch.index.argsort()
-        place = batch.index[order]
-        counts = torch.zeros(2, len(batch), dtype=torch.int64, device=batch.index.device)
-        for index, forwards, backwards in self._log:
-            rows = order[torch.searchsorted(place, index)]  # one example may have stood in several
-            counts[0].index_add_(0, rows, torch.full_like(rows, forwards))
-            counts[1].index_add_(0, rows, torch.full_like(rows, backwards))
-        self._log.clear()
         self._clocked = 0  # draw 7 is the same weights for every batch
-        return Cost.passes(counts[0], counts[1])
+        self._admitted = False
+        return self._bill.settled(batch)
 
     def draws_at_once(self, rows: int) -> int:
         """Draws that one pass over so many rows takes, so that memory does not grow with draws."""
@@ -160,8 +161,14 @@ class DefenseView:
         draws = max(1, self.max_rows // max(1, rows))
         return draws if self.cuda else min(draws, _CPU_DRAWS)
 
+    def _admit(self, batch: Batch, logits: Tensor) -> None:
+        """Refuse labels beyond the classes: looked at once for each batch, since it waits for the device."""
+        if not self._admitted:
+            self._admitted = True
+            check_classes(batch.goal, logits.shape[-1])
+
     def _note(self, batch: Batch, forwards: int, backwards: int) -> None:
-        self._log.append((batch.index, forwards, backwards))
+        self._bill.add(batch.index, forwards, backwards)
         if self.heard is not None:
             self.heard(float(len(batch) * (forwards + 2 * backwards)))
 
@@ -271,6 +278,7 @@ class DefenseView:
 
     def _slope(self, logits: Tensor, batch: Batch, objective: Objective) -> Tensor:
         """∂ Σᵢ value / ∂ logits, at the logits (d, n, k) that the loss sees."""
+        self._admit(batch, logits)
         with torch.enable_grad():
             leaf = logits.detach().requires_grad_()
             value = averaged(leaf, batch.goal, objective, self.threat.averaged)
@@ -278,6 +286,7 @@ class DefenseView:
         return slope
 
     def _answer(self, logits: Tensor, grad: Tensor, batch: Batch, objective: Objective) -> Query:
+        self._admit(batch, logits)
         value = averaged(logits, batch.goal, objective, self.threat.averaged)
         share = fooled(classes(logits), batch.goal).float().mean(dim=0)
         return Query(value, grad, mean_margin(logits, batch.goal), share >= 0.5)
