@@ -100,8 +100,9 @@ def _kinds(part: type) -> dict[str, Any]:
 
 def _fits(value: object, kind: Any) -> bool:
     if kind in (int, float):
-        number = isinstance(value, Integral if kind is int else Real)
-        return number and not isinstance(value, bool) and math.isfinite(typing.cast("Any", value))
+        if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
+            return False
+        return math.isfinite(typing.cast("Any", value))
     members = _members(kind)
     if len(members) > 1:
         return any(_fits(value, member) for member in members)
