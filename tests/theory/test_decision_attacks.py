@@ -177,17 +177,16 @@ def test_no_budget_is_a_status() -> None:
     assert (found.cost.forwards >= 100).all()
 
 
-@pytest.mark.parametrize("search", ["binary", "linear"])
 @pytest.mark.parametrize("make", [Boundary, HopSkipJump], ids=lambda make: make.__name__)
-def test_nobody_spends_more_than_his_budget(make: Any, search: Any) -> None:
+def test_nobody_spends_more_than_his_budget(make: Any) -> None:
     """Examples run out of it at different times; who has, is not asked on while others are."""
-    batch = NETWORK.batch(n=12)
+    batch = NETWORK.batch(n=6)
     noisy = replace(adaptive(Defense(NETWORK, Gauss(0.3), Vote(9))), selection_draws=0)
-    attack = make(queries=1500, steps=60, start=BlendedNoise(search=search))
+    attack = make(queries=700, steps=60, start=BlendedNoise(search="linear"))
     with rng.root("poor"):
         found = attack(DefenseView(noisy), batch)
-    assert (found.cost.forwards <= 1500).all()
-    assert (found.cost.forwards > 1000).any()
+    assert (found.cost.forwards <= 700).all()
+    assert (found.cost.forwards > 500).any()
 
 
 def test_a_noisy_search_among_blends_ends_no_farther_than_a_walk() -> None:

@@ -280,7 +280,9 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's peak memory")
-@pytest.mark.parametrize("averaged", ["mean_loss", "mean_logit"])
+@pytest.mark.parametrize(
+    "averaged", [pytest.param("mean_loss", marks=pytest.mark.slow), "mean_logit"]
+)
 def test_memory_does_not_grow_with_draws(averaged: str) -> None:
     """256 draws take at most 1.5 × the memory of 16, above what the process holds before it asks."""
 
