@@ -42,6 +42,8 @@ class Noisy(nn.Module):
     def __init__(self, module: nn.Module, sigma: float) -> None:
         super().__init__()
         self.module, self.sigma = module, sigma
+        # torchattacks gives a model back in the mode it came in, its parts included: batch norms would learn.
+        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.module(x + self.sigma * torch.randn_like(x))
