@@ -121,11 +121,11 @@ def _eot(start: Tensor) -> Case:
     def until_voted(m: nn.Module) -> Threat:
         return adaptive(Defense(Given(m), Gauss(SIGMA), Vote(16)), draws=10, success="rule")
 
-    # foolbox's wrapper averages logits, torchattacks the gradients of the loss: each beside the same of ours.
+    # foolbox's wrapper averages logits, torchattacks the gradients of the loss, which is our default.
     by_loss: dict[str, float | None] = dict.fromkeys(set(theirs) - {"foolbox EOT"})
     ours = {
         "eot-pgd 20 x 10, mean logit": Mine(pgd, {"foolbox EOT": 2.0}, mean_logit),
-        "eot-pgd 20 x 10, mean loss": Mine(pgd, by_loss, mean_loss),
+        "eot-pgd 20 x 10, mean loss": Mine(pgd, {"foolbox EOT": 2.0} | by_loss, mean_loss),
         "eot-pgd 20 x 10, until voted": Mine(leaving, {"foolbox EOT": 2.0} | by_loss, until_voted),
     }
     return Case("eot-pgd 20 x 10", ours, theirs, "share fooled")

@@ -131,7 +131,7 @@ def row_of(
     """One of ours beside one peer."""
     mine = case.ours[name]
     defense = mine.threat(module).assumed
-    middle = {run: statistics.median(s) for run, s in seconds.items()}
+    middle = {run: statistics.median(s) for run, s in seconds.items() if s}
     fooled = [share_fooled(defense, module, batch, points[run]) for run in (name, peer)]
     good = fooled
     if case.quality == "median L2":
