@@ -3,7 +3,7 @@
 import math
 import types
 import typing
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
 from typing import Any
@@ -136,6 +136,6 @@ def _short(value: object) -> str:
         return f"a module {type(value).__name__}"
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    if hasattr(value, "__dataclass_fields__"):
+    if is_dataclass(value):
         return f"a {type(value).__name__}"
     return repr(value)

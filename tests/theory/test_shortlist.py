@@ -27,6 +27,7 @@ class Jury:
     heard: list[list[int]] = field(default_factory=list)
     points: list[list[float]] = field(default_factory=list)
     stochastic: bool = True
+    compact: bool = True
 
     def trial(self, candidates: Tensor, _: Tensor, batch: Batch, *, final: bool = False) -> Trial:
         number = numbers(candidates)

@@ -181,7 +181,8 @@ class _Field:
         """
         every = torch.arange(len(batch), device=batch.x.device)
         apart = torch.stack([norm.distance(p, batch.x) for p in self.points])
-        hopeful = self.usable & (self.trial.rate >= _HOPEFUL)
+        # Beyond the example itself there is nothing.
+        hopeful = self.usable & (self.trial.rate >= _HOPEFUL) & (apart > 0)
         best = apart.where(hopeful, torch.inf).argmin(dim=0)
         at = self.points[best, every]
         more = torch.stack([torch.lerp(batch.x, at, share).clamp(0, 1) for share in BEYOND[1:]])
@@ -191,7 +192,9 @@ class _Field:
             return torch.cat([known, known[best, every].expand(len(more), -1)])
 
         trial = self.trial
-        won = torch.cat([trial.won, hopeful[best, every].expand(len(more), -1)])
+        # Decision-based attacks hand in points beyond their last one themselves: those were tried.
+        tried = ((beyond[:, None] - apart).abs() <= 1e-5 * beyond[:, None]) & self.usable
+        won = torch.cat([trial.won, hopeful[best, every] & ~tried.any(dim=1)])
         return _Field(
             torch.cat([self.points, more]),
             same(self.opinion),
@@ -215,8 +218,12 @@ class _Field:
             if len(rows) == 0:
                 return trial
             at = best[rows]
-            chosen, opinion = self.points[at, rows][None], self.opinion[at, rows][None]
-            again = view.trial(chosen, opinion, batch.rows(rows), final=True)
+            # A stranger's random module sees other noise where its batch is another one.
+            who = rows if view.compact else every
+            chosen, opinion = self.points[best[who], who], self.opinion[best[who], who]
+            again = view.trial(chosen[None], opinion[None], batch.rows(who), final=True)
+            if not view.compact:
+                again = Trial(*(known[:, rows] for known in again))
             won[at, rows] = again.won[0]
             rate[at, rows] = torch.where(again.won[0], rate[at, rows], again.rate[0])
             settled[at, rows] = True

@@ -139,16 +139,10 @@ class DefenseView:
         if draws == 0:
             return Trial(opinion, opinion.float(), torch.zeros_like(opinion, dtype=torch.float32))
         draws = rule.draws * (draws if final else math.ceil(draws / rule.draws))  # whole decisions
+        how = (batch, draws, self.max_rows)
+        trial = judged(self.threat.assumed, self.plain, candidates, *how, step=int(final))
         self._note(batch, draws * len(candidates), 0)
-        return judged(
-            self.threat.assumed,
-            self.plain,
-            candidates,
-            batch,
-            draws,
-            self.max_rows,
-            step=int(final),
-        )
+        return trial
 
     def cost(self, batch: Batch) -> Cost:
         """Forward and backward passes spent on these examples since the last call."""
@@ -166,8 +160,8 @@ class DefenseView:
     def _admit(self, batch: Batch, logits: Tensor) -> None:
         """Refuse labels beyond the classes: looked at once for each batch, since it waits for the device."""
         if not self._admitted:
-            self._admitted = True
             check_classes(batch.goal, logits.shape[-1])
+            self._admitted = True
 
     def _note(self, batch: Batch, forwards: int, backwards: int) -> None:
         self._bill.add(batch.index, forwards, backwards)
