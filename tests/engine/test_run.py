@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from linear import LinearNetwork
+from linear import FixedNetwork, LinearNetwork
 from noisychannel.attacks import DDN, PGD
 from noisychannel.channels import FC, Gauss
 from noisychannel.data import DataSpec, from_arrays
@@ -388,14 +388,9 @@ class _Touchy(nn.Module):
 
 
 @dataclass(frozen=True)
-class TouchyNetwork:
+class TouchyNetwork(FixedNetwork):
     """The linear network, but it raises for bright images."""
 
-    version: ClassVar[int] = 1
-    stochastic: ClassVar[bool] = False
-    keyed: ClassVar[bool] = True
-    weights: ClassVar[str] = "fixed"
-    shape: ClassVar[tuple[int, ...]] = (3, 8, 8)
     everything: bool = False
 
     def build(self) -> nn.Module:

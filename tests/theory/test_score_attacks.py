@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from linear import LinearNetwork
+from linear import FixedNetwork, LinearNetwork
 from noisychannel import rng
 from noisychannel.attacks import SPSA, LocalSearch, SinglePixel, Spatial, Square
 from noisychannel.channels import Gauss
@@ -180,13 +180,9 @@ def test_found_is_what_a_jury_finds(attack: Any, success: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(FixedNetwork):
     """A small network trained on the digits on the spot."""
 
-    version: ClassVar[int] = 1
-    stochastic: ClassVar[bool] = False
-    keyed: ClassVar[bool] = True
-    weights: ClassVar[str] = "fixed"
     shape: ClassVar[tuple[int, ...]] = (1, 8, 8)
 
     def build(self) -> nn.Module:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from linear import LinearNetwork
+from linear import FixedNetwork, LinearNetwork
 from noisychannel import rng
 from noisychannel.attacks import DDN, PGD
 from noisychannel.channels import CD, FC, SVD, Chain, Gauss, Identity, Laplace, straight_through
@@ -38,14 +38,9 @@ class _Bent(nn.Module):
 
 
 @dataclass(frozen=True)
-class BentNetwork:
+class BentNetwork(FixedNetwork):
     """A small curved network of fixed weights on images (3, 8, 8)."""
 
-    version: ClassVar[int] = 1
-    stochastic: ClassVar[bool] = False
-    keyed: ClassVar[bool] = True
-    weights: ClassVar[str] = "fixed"
-    shape: ClassVar[tuple[int, ...]] = (3, 8, 8)
     gain: float = 3.0
     outer: float = 1.0
 

@@ -126,10 +126,9 @@ def conclude(
     chosen, and if none wins, the one most often adversarial. Without, the attack has a budget: the
     candidate most often adversarial is chosen, then the lowest margin. On a random view the chosen one is FOUND
     only if it wins again, on draws that did not choose it; if it does not, the next is asked (of a minimal attack
-    also points a little beyond the nearest). An example that is
-    not won is FAILED if the network gave nothing but NaN for it, or a gradient that was no number: an attack
-    that was told no direction has not shown that there is none. `otherwise` (n,) is the status of
-    what is not won for another reason than that nothing was found.
+    also points a little beyond the nearest). An example that is not won is FAILED if the network gave nothing
+    but NaN for it, or a gradient that was no number: an attack that was told no direction has not shown that
+    there is none. `otherwise` (n,) is the status of what is not won for another reason than that nothing was found.
     """
     if len(batch) == 0:
         return Adversarials(batch.x.clone(), torch.zeros_like(batch.y), view.cost(batch))
@@ -142,7 +141,8 @@ def conclude(
     distance = None if norm is None else torch.stack([norm.distance(p, batch.x) for p in points])
     field = _Field(points, opinion, trial, usable, distance)
     if view.stochastic:
-        field = field if norm is None else field.with_beyond(batch, norm)
+        if norm is not None and distance is not None:
+            field = field.with_beyond(batch, norm, distance)
         field = replace(field, trial=field.judged_again(view, batch))
     best = field.rank.argmin(dim=0)
     every = torch.arange(len(batch), device=batch.x.device)
@@ -174,13 +174,12 @@ class _Field:
         good = lost if self.distance is None else self.distance.double()
         return torch.where(self.trial.won, good, _LOST + lost).where(self.usable, torch.inf)
 
-    def with_beyond(self, batch: Batch, norm: Norm) -> "_Field":
+    def with_beyond(self, batch: Batch, norm: Norm, apart: Tensor) -> "_Field":
         """Also points beyond the nearest that may win, which stands where half of the draws err.
 
         Fresh draws refuse every second such point, and the next candidate may be far away.
         """
         every = torch.arange(len(batch), device=batch.x.device)
-        apart = torch.stack([norm.distance(p, batch.x) for p in self.points])
         # Beyond the example itself there is nothing.
         hopeful = self.usable & (self.trial.rate >= _HOPEFUL) & (apart > 0)
         best = apart.where(hopeful, torch.inf).argmin(dim=0)
