@@ -22,6 +22,7 @@ from typing import Any
 import peers
 import torch
 from cases import Case, Given, cases, gradient_attacks, network_and_images
+from hessian import hessian_rows
 from torch import Tensor, nn
 
 from noisychannel.attacks import PGD
@@ -61,6 +62,8 @@ def main() -> None:
         rows += efficiency(module, batch, args)
     if "agreement".startswith(args.only):
         rows += [agreement(name, args) for name in ("plain", "advtrain")]
+    if "hessian".startswith(args.only):
+        rows += hessian_rows(module, batch, args.repeats, args.device)
     if "training".startswith(args.only):
         rows += training_rows(steps=8, repeats=args.repeats, device=args.device)
     kept = json.loads(args.output.read_text()) if args.only and args.output.exists() else []

@@ -1,5 +1,7 @@
 """Specs → stored artifacts."""
 
+from noisychannel.engine.analysis import Analyse, answer
+from noisychannel.engine.pace import Pace, pace
 from noisychannel.engine.run import Plan, plan, run
 from noisychannel.engine.serial import serial
 from noisychannel.engine.store import Store
@@ -8,9 +10,11 @@ from noisychannel.engine.tasks import Craft, Measure, adversarials, table
 from noisychannel.engine.training import Train, Trained, history, trainings
 
 __all__ = [
+    "Analyse",
     "Craft",
     "Execution",
     "Measure",
+    "Pace",
     "Plan",
     "Store",
     "Task",
@@ -18,8 +22,10 @@ __all__ = [
     "Train",
     "Trained",
     "adversarials",
+    "answer",
     "history",
     "key_of",
+    "pace",
     "plan",
     "run",
     "serial",

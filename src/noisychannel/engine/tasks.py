@@ -24,7 +24,7 @@ from noisychannel.spec import key
 from noisychannel.threats import DefenseView, Threat
 from noisychannel.types import Adversarials, Attack, Batch, Cost, Status
 
-__all__ = ["Craft", "Measure", "adversarials", "parquet", "table"]
+__all__ = ["Craft", "Measure", "adversarials", "examples_of", "parquet", "table"]
 
 
 @lru_cache(maxsize=8)
@@ -32,7 +32,7 @@ def _decoded(data: Dataset, _fingerprint: str) -> Batch:
     return data.load()
 
 
-def _examples(data: Dataset) -> Batch:
+def examples_of(data: Dataset) -> Batch:
     """A data set's examples, a copy: a figure asks for the same slices hundreds of times, and decoding is slow."""
     kept = _decoded(data, data.fingerprint())
     return replace(kept, x=kept.x.clone(), y=kept.y.clone(), index=kept.index.clone())
@@ -90,7 +90,7 @@ class Craft:
         """Attack micro-batch by micro-batch."""
         device, size = self.execution.device, self.execution.micro_batch
         work = self.work
-        whole = _examples(self.data)
+        whole = examples_of(self.data)
         threat = replace(self.threat, assumed=ready(self.threat.assumed, store))
         told = _Told(tick)
         view = DefenseView(threat, device, self.execution.max_rows, told.heard)
@@ -160,7 +160,7 @@ class Measure:
         """Score micro-batch by micro-batch on draws of their own."""
         device, size = self.execution.device, self.execution.micro_batch
         work = self.work
-        whole = _examples(self.data)
+        whole = examples_of(self.data)
         x = whole.x
         if self.craft is not None:
             x = adversarials(store, self.craft)

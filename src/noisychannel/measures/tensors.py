@@ -1,16 +1,50 @@
 """How large the tensors are that noise is added to: the guides to its strength."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from noisychannel import rng
 from noisychannel.defenses.layers import CONVOLUTIONS
 from noisychannel.errors import UserError, expected
+from noisychannel.measures.question import Asked
 from noisychannel.types import Images
 
-__all__ = ["layer_statistics"]
+__all__ = ["LayerStatistics", "layer_statistics"]
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """`layer_statistics` of a defense's network at what it sees, as a question; one row per layer and micro-batch.
+
+    Columns: those of `layer_statistics`, and examples (of the micro-batch).
+
+    Source: paper 4.6, 4.7.
+    """
+
+    version: ClassVar[int] = 1
+
+    @property
+    def work(self) -> float:
+        """One pass."""
+        return 1.0
+
+    def __call__(self, asked: Asked) -> pa.Table:
+        """Of the network as it was built: folding a batch norm would change the weights.
+
+        Raises:
+            UserError: no convolution fires.
+        """
+        module = asked.defense.network.build().to(asked.x.device)
+        stream = rng.Stream("scoring", asked.batch.index)
+        with rng.bracket(stream):
+            rows = layer_statistics(module, asked.defense.channel(asked.x.clone()))
+        counts = pa.array([len(asked.x)] * rows.num_rows)
+        return rows.append_column("examples", counts)
 
 
 def layer_statistics(module: nn.Module, x: Images) -> pa.Table:

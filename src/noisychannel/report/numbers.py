@@ -1,0 +1,89 @@
+"""Means, ratios and shares of per-example numbers, with 95 % intervals; and what counts as equivalent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from noisychannel.report.stats import LEVEL, RESAMPLES, Estimate, wilson
+
+__all__ = ["equivalent", "mean_of", "median_of", "ratio_of_means", "share_of"]
+
+
+def mean_of(values: np.ndarray, *, seed: int = 0) -> Estimate:
+    """Mean (1/n) Σ vᵢ of one number per example, by a percentile bootstrap over examples.
+
+    Raises:
+        ValueError: no value.
+    """
+    return _bootstrap(_full(values), np.mean, seed)
+
+
+def median_of(values: np.ndarray, *, seed: int = 0) -> Estimate:
+    """Median of one number per example, by a percentile bootstrap over examples.
+
+    Raises:
+        ValueError: no value.
+    """
+    return _bootstrap(_full(values), np.median, seed)
+
+
+def ratio_of_means(above: np.ndarray, below: np.ndarray, *, seed: int = 0) -> Estimate:
+    """(mean of `above`) / (mean of `below`), by a percentile bootstrap.
+
+    Arrays of equal length are numbers of the same examples, in the same order, and are resampled together;
+    else each is resampled by itself.
+
+    Raises:
+        ValueError: no value, or `below` has mean 0.
+    """
+    one, two = _full(above), _full(below)
+    if two.mean() == 0:
+        raise ValueError("below: expected a mean other than 0")
+    generator = np.random.default_rng(seed)
+    found = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
+        rows = generator.integers(len(one), size=len(one))
+        others = rows if len(one) == len(two) else generator.integers(len(two), size=len(two))
+        bottom = two[others].mean()
+        found[i] = one[rows].mean() / bottom if bottom else np.inf
+    return _estimate(float(one.mean() / two.mean()), found, min(len(one), len(two)))
+
+
+def share_of(which: np.ndarray) -> Estimate:
+    """Share of examples of which something is true, with Wilson's interval.
+
+    Raises:
+        ValueError: no value.
+    """
+    return wilson(float(np.count_nonzero(which)), len(which))
+
+
+def equivalent(difference: Estimate, margin: float) -> bool | None:
+    """Whether a difference is smaller than the margin: True or False where its whole interval says so, else None.
+
+    Source: Schuirmann 1987 (two one-sided tests), at 2.5 % each.
+    """
+    if -margin < difference.low and difference.high < margin:
+        return True
+    if difference.low >= margin or difference.high <= -margin:
+        return False
+    return None
+
+
+def _full(values: np.ndarray) -> np.ndarray:
+    if len(values) == 0:
+        raise ValueError("values: expected at least 1 example, got none")
+    return np.asarray(values, dtype=np.float64)
+
+
+def _bootstrap(values: np.ndarray, statistic: Callable[..., Any], seed: int) -> Estimate:
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(len(values), size=(RESAMPLES, len(values)))
+    found = statistic(values[rows], axis=1)
+    return _estimate(float(statistic(values)), found, len(values))
+
+
+def _estimate(value: float, found: np.ndarray, n: int) -> Estimate:
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, min(value, float(low)), max(value, float(high)), n, "bootstrap")
