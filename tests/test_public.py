@@ -33,8 +33,8 @@ PUBLIC = {
         " altered answers chunks_of global_noise learnt_scales operate sites_of"
     ),
     "engine": (
-        "Craft Execution Measure Plan Store Task Tick Train Trained adversarials history key_of plan run serial"
-        " table trainings"
+        "Analyse Craft Execution Measure Pace Plan Store Task Tick Train Trained adversarials answer history key_of"
+        " pace plan run serial table trainings"
     ),
     "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected reason",
     "experiments": "Cell Claim EXPERIMENTS Experiment Result Scale Setting read setting",
@@ -43,7 +43,10 @@ PUBLIC = {
         " torchattacks_attack"
     ),
     "interop.authors": "AuthorsUnits CIFAR10 IMAGENET authors_network table1_channels table3_channels",
-    "measures": "MEASURES draws examples layer_statistics",
+    "measures": (
+        "AUTHORS_POWER Asked Curvature Deltas Jacobian LayerStatistics Look Loss MEASURES Pictures QUESTIONS Question"
+        " Recovery TaylorTerms draws eigenvalues examples gradient_norms is_piecewise_linear layer_statistics"
+    ),
     "networks": (
         "AUTHORS_NAMES Checkpoint FCN Foreign NETWORKS Normalize ResNet18 ResNet20 ResNet50 SmallNet VGG16"
         " authors_resnet20 imagenet_resnet50 prepare"
@@ -52,6 +55,8 @@ PUBLIC = {
     "norms": "L0 L2 Linf NORMS Norm per_example",
     "objectives": "CrossEntropy DLR Hinge Loss Margin fooled label_margin margin",
     "report.figure": "Cell Figure Grid Panel Picture Series",
+    "report.markdown": "markdown",
+    "report.numbers": "equivalent mean_of median_of ratio_of_means share_of",
     "report.html": "Part Provenance Section page write_page",
     "report.plots": "COLOURS Style plotly_panel png save_png styles",
     "report.stats": "Estimate WorstCase accuracy correct_matrix paired_difference wilson worst_case",

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from noisychannel.data import DataSpec
-from noisychannel.engine import Craft, Execution, Measure, Store, Train, key_of, plan
+from noisychannel.engine import Analyse, Craft, Execution, Measure, Store, Train, key_of, plan
 from noisychannel.errors import MissingArtifact
 from noisychannel.experiments import (
     EXPERIMENTS,
@@ -27,6 +27,8 @@ from noisychannel.experiments import (
     setting,
 )
 from noisychannel.experiments.fig01_recovery import FIG01, PEAKS
+from noisychannel.experiments.fig04_boundary import FIG04
+from noisychannel.experiments.fig10_eot import FIG10
 from noisychannel.experiments.table1_transfer import EQUAL_L2, TABLE1, TABLE1_PAPER
 from noisychannel.interop.authors import CIFAR10
 from noisychannel.networks import ResNet20, SmallNet
@@ -47,6 +49,16 @@ scales = pytest.mark.parametrize(
     "scale", ["smoke", *(pytest.param(s, marks=needs_data) for s in ("desk", "paper"))]
 )
 experiments = pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
+RATES = (
+    FIG01,
+    FIG04,
+    FIG10,
+    TABLE1,
+)  # whose every number is an accuracy; the others have tests of their own
+rates = pytest.mark.parametrize("experiment", RATES, ids=lambda e: e.name)
+# What the paper's own numbers do not bear out: peaks after PGD lie 5.7 points apart, those after C&W are undecided
+# with 200 images.
+NOT_THE_PAPERS = {"fig01-PGD-equivalent", "fig01-C&W-equivalent"}
 
 
 def smoke(experiment: Experiment) -> Setting:
@@ -65,7 +77,11 @@ def test_every_cell_covers_the_images_once(experiment: Experiment, scale: Scale)
     parts = where.parts()
     assert sum(part.size for part in parts) == where.data.size
     for cell in cells:
-        assert tuple(m.data for m in cell.measures) == parts
+        if (
+            "at",
+            "control",
+        ) not in cell.place:  # Figure 16's control is looked for among many more images
+            assert tuple(m.data for m in cell.measures) == parts
         assert all(m.craft is None or m.craft.data == m.data for m in cell.measures)
         assert all(m.execution == where.execution for m in cell.measures)
     tasks = plan(m for cell in cells for m in cell.measures).tasks
@@ -272,15 +288,17 @@ def claims_of(experiment: Experiment, accuracy: Accuracy) -> dict[str, Claim]:
     return {c.name: c for c in experiment.claims(fabricated(experiment, accuracy))}
 
 
-@experiments
+@rates
 def test_every_claim_holds_on_the_papers_own_numbers(experiment: Experiment) -> None:
     found = claims_of(experiment, PAPER[experiment.name])
     assert found
-    assert [c.name for c in found.values() if not c.holds] == []
+    # With 200 images some are undecided; none is denied but those that the paper's own numbers deny.
+    assert {c.name for c in found.values() if c.holds is False} <= NOT_THE_PAPERS
+    assert sum(c.holds is True for c in found.values()) >= len(found) // 2
     assert all(c.sentence and re.search(r"\d", c.evidence) for c in found.values())
 
 
-@experiments
+@rates
 def test_no_claim_holds_on_shuffled_answers(experiment: Experiment) -> None:
     """A claim that holds whatever was answered says nothing."""
     found = experiment.claims(shuffled(fabricated(experiment, PAPER[experiment.name])))
@@ -313,6 +331,26 @@ LIES: dict[str, tuple[str, Accuracy]] = {
     "Laplace transfers badly": (
         "table1-.*-laplace-best",
         lambda p: 0.75 if p["row"] == "Laplace" else transferred(p),
+    ),
+    "Laplace breaks little": (
+        "table1-retested-laplace-(breaks|mostly|drop)",
+        lambda p: 0.75 if p["row"] == "Laplace" else transferred(p),
+    ),
+    "FC does much harm": (
+        "table1-retested-fc-drop",
+        lambda p: 0.5 if p["row"] == "FC" else transferred(p),
+    ),
+    "FC stands what breaks others": (
+        "table1-retested-to-fc",
+        lambda p: 0.3 if (p["row"], p["column"]) == ("CD", "FC") else transferred(p),
+    ),
+    "more noise is no help": (
+        "table1-retested-stronger-noise",
+        lambda p: transferred({**p, "row": "Gauss"} if p["row"] == "Uniform" else p),
+    ),
+    "one channel is a little better": (
+        "fig01-.*-equivalent",
+        lambda p: 0.95 if p["series"] == "FC" else min(recovered(p), 0.84),
     ),
     "every start survives": (
         "fig04-starts",
@@ -364,7 +402,7 @@ def test_each_claim_fails_in_a_world_that_contradicts_it(lie: str) -> None:
 
 
 def test_the_lies_cover_every_claim() -> None:
-    every = [c.name for e in EXPERIMENTS for c in e.claims(fabricated(e, PAPER[e.name]))]
+    every = [c.name for e in RATES for c in e.claims(fabricated(e, PAPER[e.name]))]
     assert len(every) == len(set(every))
     for name in every:
         assert any(re.fullmatch(names, name) for names, _ in LIES.values()), name
@@ -462,9 +500,10 @@ def test_the_command_runs_it_on_digits(
         assert png.startswith(b"\x89PNG")
     assert all(grid.title.split(",")[0] in text for grid in grids)
     for claim in experiment.claims(results):
-        assert f"{claim.name}: {'holds' if claim.holds else 'does not hold'}: " in said.output
+        assert f"{claim.name}: {claim.verdict}: " in said.output
     for cell, result in zip(cells, results, strict=True):
-        assert result.draws.num_rows == sum(draws(m) for m in cell.measures)
+        if all(isinstance(m, Measure) for m in cell.measures):
+            assert result.draws.num_rows == sum(draws(m) for m in cell.measures)
     status = CliRunner().invoke(app, ["status"], catch_exceptions=False).output.replace("\n", " ")
     whole = len(plan(m for cell in cells for m in cell.measures).tasks)
     assert f"{name} (smoke): {whole} of {whole} tasks done, 0 of" in status
@@ -473,5 +512,6 @@ def test_the_command_runs_it_on_digits(
     assert (tmp_path / "again" / f"{name}.html").is_file()
 
 
-def draws(measure: Measure) -> int:
-    return measure.draws * measure.data.size
+def draws(task: Measure | Analyse) -> int:
+    assert isinstance(task, Measure)
+    return task.draws * task.data.size

@@ -23,6 +23,7 @@ from noisychannel.types import Network
 
 __all__ = [
     "command",
+    "draw",
     "execution",
     "experiments",
     "network",
@@ -115,10 +116,15 @@ def writable(output: Path) -> None:
 def write(output: Path, text: str, shown: tuple[Section, ...], name: str) -> None:
     """The page, and its figures as PNG."""
     write_page(output / name, text)
+    draw(output, shown)
+
+
+def draw(folder: Path, shown: tuple[Section, ...]) -> None:
+    """All figures as PNG."""
     parts: list[Part] = [part for section in shown for part in section.parts]
     for part in parts:
         if isinstance(part, Figure):
-            save_png(part, output / f"{part.name}.png")
+            save_png(part, folder / f"{part.name}.png")
 
 
 def provenance(samples: str, facts: tuple[tuple[str, str], ...]) -> Provenance:

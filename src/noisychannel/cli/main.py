@@ -18,19 +18,18 @@ from noisychannel.cli.options import (
     DeviceOption,
     MicroOption,
     OutputOption,
-    ScaleOption,
     StoreOption,
     ThreadsOption,
 )
+from noisychannel.cli.paper import report, run_experiment, status
 from noisychannel.cli.progress import errors, run_with_bar
 from noisychannel.cli.train import train
 from noisychannel.data import DataSpec
 from noisychannel.decision import DECISIONS, parse_decision
 from noisychannel.defenses import DEFENSES
-from noisychannel.engine import Execution, Store, plan, trainings
-from noisychannel.errors import MissingArtifact, UserError
-from noisychannel.experiments import EXPERIMENTS, Experiment, setting
-from noisychannel.experiments.page import render
+from noisychannel.engine import Store, trainings
+from noisychannel.errors import UserError
+from noisychannel.experiments import EXPERIMENTS
 from noisychannel.networks import NETWORKS
 from noisychannel.zoo import PRESETS, has_weights
 
@@ -72,6 +71,9 @@ def main() -> None:
 
 
 app.command()(train)
+app.command("run")(run_experiment)
+app.command()(report)
+app.command()(status)
 
 
 @app.command()
@@ -134,80 +136,6 @@ def audit(
     _say(outcomes, output)
 
 
-@app.command("run")
-def run_experiment(
-    name: Annotated[str, typer.Argument(help="fig01, table1, or all.")],
-    scale: ScaleOption = "smoke",
-    output: OutputOption = Path("reports"),
-    store: StoreOption = Path("runs"),
-    device: DeviceOption = "cpu",
-    threads: ThreadsOption = 2,
-    micro_batch: MicroOption = 128,
-) -> None:
-    """Reproduce figures and tables of the paper."""
-    chosen = arguments.experiments(name)
-    execution = arguments.execution(device, threads, micro_batch)
-    arguments.writable(output)
-    results = Store(store)
-    settings = [setting(arguments.scale(scale), e.subsets, execution) for e in chosen]
-    wanted = [
-        m for e, s in zip(chosen, settings, strict=True) for c in e.cells(s) for m in c.measures
-    ]
-    run_with_bar(wanted, results)
-    for experiment in chosen:
-        _report(experiment, scale, execution, results, output)
-
-
-@app.command()
-def report(
-    name: Annotated[str, typer.Argument(help="fig01, table1, or all.")] = "all",
-    scale: ScaleOption = "smoke",
-    output: OutputOption = Path("reports"),
-    store: StoreOption = Path("runs"),
-    device: DeviceOption = "cpu",
-    threads: ThreadsOption = 2,
-    micro_batch: MicroOption = 128,
-) -> None:
-    """Draw pages again from stored rows; nothing is computed."""
-    arguments.writable(output)
-    execution = arguments.execution(device, threads, micro_batch)
-    for experiment in arguments.experiments(name):
-        try:
-            _report(experiment, scale, execution, Store(store), output)
-        except MissingArtifact:
-            command = f"noisychannel run {experiment.name} --scale {scale} --store {store}"
-            usual = (
-                ("device", device, "cpu"),
-                ("threads", threads, 2),
-                ("micro-batch", micro_batch, 128),
-            )
-            command += "".join(f" --{name} {got}" for name, got, default in usual if got != default)
-            raise UserError(
-                f"report: {experiment.name} at scale {scale} is not run; do: {command}"
-            ) from None
-
-
-@app.command()
-def status(
-    scale: ScaleOption = "smoke",
-    store: StoreOption = Path("runs"),
-    device: DeviceOption = "cpu",
-    threads: ThreadsOption = 2,
-    micro_batch: MicroOption = 128,
-) -> None:
-    """Say how much of each experiment is in the store."""
-    execution = arguments.execution(device, threads, micro_batch)
-    for experiment in EXPERIMENTS:
-        cells = experiment.cells(setting(arguments.scale(scale), experiment.subsets, execution))
-        whole = plan(m for c in cells for m in c.measures)
-        left = whole.todo(Store(store))
-        done = len(whole.tasks) - len(left.tasks)
-        console.print(
-            f"{experiment.name} ({scale}): {done} of {len(whole.tasks)} tasks done, "
-            f"{left.work:.0f} of {whole.work:.0f} expected passes left"
-        )
-
-
 @app.command("list")
 def list_parts() -> None:
     """List channels, attacks, decision rules, networks, defenses, presets and experiments."""
@@ -237,18 +165,6 @@ def _say(outcomes: tuple[audits.Outcome, ...], output: Path) -> None:
     console.print(
         f"report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True
     )
-
-
-def _report(experiment: Experiment, scale: str, how: Execution, store: Store, output: Path) -> None:
-    where = setting(arguments.scale(scale), experiment.subsets, how)
-    facts = (("device", how.device), ("threads", str(how.threads)))
-    made = arguments.provenance(f"{where.data.size} images; {where.words}", facts)
-    text, shown, claims = render(experiment, where, store, made)
-    arguments.write(output, text, shown, f"{experiment.name}.html")
-    for claim in claims:
-        mark = "[green]holds[/]" if claim.holds else "[yellow]does not hold[/]"
-        console.print(f"{claim.name}: {mark}: {claim.evidence}", highlight=False, soft_wrap=True)
-    console.print(f"page: {output / f'{experiment.name}.html'}", markup=False, soft_wrap=True)
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""The networks of Figures 4 and 10: the paper authors' ResNet-20s, or small ones trained like them on digits."""
+"""The networks of Figures 3, 4 and 10: the paper authors' ResNet-20s, or small ones trained like them on digits."""
 
 from collections.abc import Mapping
 
@@ -48,6 +48,7 @@ _SMALL: dict[str, tuple[Surgery | None, Recipe]] = {
     "AdvTrain": (None, _ADVERSARIAL),
     "PNI-W-Adv": (PNI(), _ADVERSARIAL),
     "RobustNet": (RobustNet(GaussLaw(0.2), GaussLaw(0.1)), Recipe()),
+    "RobustNetAdv": (RobustNet(GaussLaw(0.1), GaussLaw(0.1)), _ADVERSARIAL),
 }
 
 
@@ -56,7 +57,7 @@ def network(setting: Setting, name: str) -> Network | None:
 
     Args:
         setting: `smoke` has its own, trained on digits.
-        name: `Plain`, `AdvTrain`, `PNI-W-Adv`, `RobustNet` or (not at `smoke`) `RobustNetAdv`.
+        name: `Plain`, `AdvTrain`, `PNI-W-Adv`, `RobustNet` or `RobustNetAdv`.
     """
     if setting.scale == "smoke":
         return _small(setting.execution, *_SMALL[name])

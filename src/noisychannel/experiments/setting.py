@@ -7,10 +7,11 @@ from typing import Literal
 import pyarrow as pa
 
 from noisychannel.data import Dataset, DataSpec
-from noisychannel.engine import Execution, Measure, Store, Train, Trained, table
+from noisychannel.engine import Analyse, Execution, Measure, Store, Train, Trained, answer, table
 from noisychannel.interop.authors import CIFAR10, AuthorsUnits
 from noisychannel.networks import SmallNet, authors_resnet20
 from noisychannel.report.html import Section
+from noisychannel.report.stats import Estimate
 from noisychannel.training import Recipe
 from noisychannel.types import Network
 
@@ -65,16 +66,16 @@ class Cell:
 
     Args:
         place: column name → value, e.g. panel, series, strength.
-        measures: one task per slice of the data.
+        measures: one task per slice of the data, all of one kind.
     """
 
     place: tuple[tuple[str, str | float], ...]
-    measures: tuple[Measure, ...]
+    measures: tuple[Measure, ...] | tuple[Analyse, ...]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A cell with its rows; `examples` is None where nothing was attacked."""
+    """A cell with its rows (`draws`: of a Measure, or what an Analyse answered); `examples`: None without an attack."""
 
     place: Mapping[str, str | float]
     draws: pa.Table
@@ -88,14 +89,23 @@ class Claim:
     Args:
         name: short, stable.
         sentence: what is claimed.
-        holds: whether it does, on these rows.
-        evidence: the numbers that say so.
+        holds: whether it does, on these rows; None: they do not decide it.
+        evidence: the statistic with its interval, and how many images.
+        where: the paper's section.
+        statistic: the number that decides, with its interval; None where several do.
     """
 
     name: str
     sentence: str
-    holds: bool
+    holds: bool | None
     evidence: str
+    where: str = ""
+    statistic: Estimate | None = None
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        return {True: "holds", False: "does not hold", None: "undecided"}[self.holds]
 
 
 @dataclass(frozen=True)
@@ -152,7 +162,9 @@ def read(cell: Cell, store: Store) -> Result:
     Raises:
         MissingArtifact: a task was not run yet.
     """
-    draws = pa.concat_tables([table(store, m) for m in cell.measures])
+    draws = pa.concat_tables(
+        [answer(store, m) if isinstance(m, Analyse) else table(store, m) for m in cell.measures]
+    )
     crafts = [m.craft for m in cell.measures if m.craft is not None]
     examples = pa.concat_tables([table(store, c) for c in crafts]) if crafts else None
     return Result(dict(cell.place), draws, examples)

@@ -1,0 +1,252 @@
+"""The commands of the paper's experiments: run, report, status."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from noisychannel.cli import arguments
+from noisychannel.cli.options import (
+    DeviceOption,
+    MicroOption,
+    OutputOption,
+    ScaleOption,
+    StoreOption,
+    ThreadsOption,
+)
+from noisychannel.cli.progress import run_with_bar
+from noisychannel.engine import Craft, Execution, Plan, Store, Task, pace, plan
+from noisychannel.errors import MissingArtifact, UserError
+from noisychannel.experiments import EXPERIMENTS, Claim, Experiment, Setting, setting
+from noisychannel.experiments.abstract import abstract
+from noisychannel.experiments.page import Chapter, chapter, paper, render
+from noisychannel.report.markdown import markdown
+
+__all__ = ["report", "run_experiment", "status"]
+
+console = Console()
+
+_NAME = typer.Argument(help="fig01, table1 …, or all; claims: the table of all claims.")
+_DRAWN = typer.Argument(help="fig01, table1 …, or all; paper: one page of all; claims: the table.")
+_DRY = typer.Option("--dry-run", help="Say what it takes, and run nothing.")
+_JSON = typer.Option("--json", help="Write the claims to this file.")
+
+
+def run_experiment(
+    name: Annotated[str, _NAME],
+    scale: ScaleOption = "smoke",
+    output: OutputOption = Path("reports"),
+    store: StoreOption = Path("runs"),
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 2,
+    micro_batch: MicroOption = 128,
+    dry_run: Annotated[bool, _DRY] = False,  # noqa: FBT002  # typer's way of a switch
+    json_file: Annotated[Path | None, _JSON] = None,
+) -> None:
+    """Reproduce figures and tables of the paper."""
+    chosen = arguments.experiments("all" if name == "claims" else name)
+    execution = arguments.execution(device, threads, micro_batch)
+    places = [_setting(e, scale, execution) for e in chosen]
+    results = Store(store)
+    if dry_run:
+        _foresee(list(zip(chosen, places, strict=True)), results)
+        return
+    arguments.writable(output)
+    run_with_bar([m for e, s in zip(chosen, places, strict=True) for m in _wanted(e, s)], results)
+    made = [chapter(e, s, results) for e, s in zip(chosen, places, strict=True)]
+    if name == "claims":
+        _claims(made, [], json_file)
+        return
+    for one in made:
+        _page(one, execution, output)
+    if json_file is not None:
+        _write(json_file, [c for one in made for c in one.claims])
+
+
+def report(
+    name: Annotated[str, _DRAWN] = "all",
+    scale: ScaleOption = "smoke",
+    output: OutputOption = Path("reports"),
+    store: StoreOption = Path("runs"),
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 2,
+    micro_batch: MicroOption = 128,
+    json_file: Annotated[Path | None, _JSON] = None,
+) -> None:
+    """Draw pages again from stored rows; nothing is computed."""
+    arguments.writable(output)
+    execution = arguments.execution(device, threads, micro_batch)
+    results = Store(store)
+    if name in ("paper", "claims"):
+        made, missing = _stored(scale, execution, results)
+        if name == "claims":
+            _claims(made, missing, json_file)
+        else:
+            _whole(made, missing, execution, output)
+        return
+    for experiment in arguments.experiments(name):
+        try:
+            one = chapter(experiment, _setting(experiment, scale, execution), results)
+        except MissingArtifact:
+            command = f"noisychannel run {experiment.name} --scale {scale} --store {store}"
+            usual = (
+                ("device", device, "cpu"),
+                ("threads", threads, 2),
+                ("micro-batch", micro_batch, 128),
+            )
+            command += "".join(f" --{name} {got}" for name, got, default in usual if got != default)
+            raise UserError(
+                f"report: {experiment.name} at scale {scale} is not run; do: {command}"
+            ) from None
+        _page(one, execution, output)
+
+
+def status(
+    scale: ScaleOption = "smoke",
+    store: StoreOption = Path("runs"),
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 2,
+    micro_batch: MicroOption = 128,
+) -> None:
+    """Say how much of each experiment is in the store."""
+    execution = arguments.execution(device, threads, micro_batch)
+    for experiment in EXPERIMENTS:
+        whole = plan(_wanted(experiment, _setting(experiment, scale, execution)))
+        left = whole.todo(Store(store))
+        done = len(whole.tasks) - len(left.tasks)
+        console.print(
+            f"{experiment.name} ({scale}): {done} of {len(whole.tasks)} tasks done, "
+            f"{left.work:.0f} of {whole.work:.0f} expected passes left"
+        )
+
+
+def _setting(experiment: Experiment, scale: str, execution: Execution) -> Setting:
+    return setting(arguments.scale(scale), experiment.subsets, execution)
+
+
+def _wanted(experiment: Experiment, where: Setting) -> list[Task]:
+    return [task for cell in experiment.cells(where) for task in cell.measures]
+
+
+def _stored(
+    scale: str, execution: Execution, store: Store
+) -> tuple[list[Chapter], list[Experiment]]:
+    """What is in the store, and the experiments that are not."""
+    made: list[Chapter] = []
+    missing: list[Experiment] = []
+    for experiment in EXPERIMENTS:
+        try:
+            made.append(chapter(experiment, _setting(experiment, scale, execution), store))
+        except MissingArtifact:
+            missing.append(experiment)
+    return made, missing
+
+
+def _page(one: Chapter, how: Execution, output: Path) -> None:
+    made = arguments.provenance(one.words, _facts(how))
+    text, shown = render(one, made)
+    arguments.write(output, text, shown, f"{one.experiment.name}.html")
+    for claim in one.claims:
+        console.print(_line(claim), highlight=False, soft_wrap=True)
+    page = output / f"{one.experiment.name}.html"
+    console.print(f"page: {page}", markup=False, soft_wrap=True)
+
+
+def _whole(made: list[Chapter], missing: list[Experiment], how: Execution, output: Path) -> None:
+    """The reproduction page, its Markdown twin, and the figures of both."""
+    provenance = arguments.provenance("as each figure says", _facts(how))
+    lead, text, shown = paper(made, missing, provenance)
+    arguments.write(output, text, (), "paper.html")
+    arguments.writable(output / "images")
+    arguments.draw(output / "images", shown)
+    twin = markdown("The paper, reproduced", lead, shown, provenance)
+    (output / "paper.md").write_text(twin, encoding="utf-8")
+    console.print(f"page: {output / 'paper.html'}", markup=False, soft_wrap=True)
+
+
+def _facts(how: Execution) -> tuple[tuple[str, str], ...]:
+    return (("device", how.device), ("threads", str(how.threads)))
+
+
+def _line(claim: Claim) -> str:
+    colour = "green" if claim.holds else "yellow"
+    return f"{claim.name}: [{colour}]{claim.verdict}[/]: {claim.evidence}"
+
+
+def _claims(made: list[Chapter], missing: list[Experiment], json_file: Path | None) -> None:
+    claims = [c for one in made for c in one.claims]
+    claims = [*abstract(claims), *claims]
+    table = Table("claim", "section", "verdict", "evidence", title="The paper's claims")
+    for c in claims:
+        colour = {True: "green", False: "red", None: "yellow"}[c.holds]
+        table.add_row(c.name, c.where or "–", f"[{colour}]{c.verdict}[/]", c.evidence)
+    console.print(table, highlight=False)
+    if missing:
+        names = ", ".join(e.name for e in missing)
+        console.print(f"not run: {names}", markup=False, soft_wrap=True)
+    if json_file is not None:
+        _write(json_file, claims)
+
+
+def _write(file: Path, claims: list[Claim]) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "name": c.name,
+            "section": c.where,
+            "sentence": c.sentence,
+            "verdict": c.verdict,
+            "evidence": c.evidence,
+            "statistic": None if c.statistic is None else c.statistic._asdict(),
+        }
+        for c in claims
+    ]
+    try:
+        file.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"json: expected a file that can be written, got {file} ({error.strerror})"
+        ) from None
+
+
+def _foresee(chosen: list[tuple[Experiment, Setting]], store: Store) -> None:
+    """Tasks, gradients and time, figure by figure; what figures share is counted with the first."""
+    seen: set[Task] = set()
+    table = Table("experiment", "tasks", "in the store", "gradients at most", "time")
+    total = 0.0
+    speed = pace(plan(m for e, s in chosen for m in _wanted(e, s)), store)
+    for experiment, where in chosen:
+        whole = plan(_wanted(experiment, where))
+        fresh = Plan(tuple(t for t in whole.tasks if t not in seen))
+        seen.update(fresh.tasks)
+        left = fresh.todo(store)
+        total += left.work
+        gradients = sum(_gradients(t) for t in left.tasks)
+        found = str(len(fresh.tasks) - len(left.tasks))
+        table.add_row(
+            experiment.name,
+            str(len(fresh.tasks)),
+            found,
+            f"{gradients:,}",
+            _time(left.work / speed.rate),
+        )
+    console.print(table)
+    console.print(
+        f"in all {_time(total / speed.rate)} at {speed.rate:,.0f} passes/s ({speed.source})",
+        highlight=False,
+    )
+
+
+def _gradients(task: Task) -> int:
+    if not isinstance(task, Craft):
+        return 0
+    draws = task.threat.draws if task.threat.assumed.stochastic else 1
+    return task.data.size * task.attack.gradients * draws
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,41 @@
+"""Holds, does not hold, undecided: what an interval says of a bound."""
+
+from noisychannel.report.stats import Estimate
+
+__all__ = ["above", "below", "every", "less", "number"]
+
+
+def above(estimate: Estimate, bound: float) -> bool | None:
+    """True where the whole interval lies above the bound, False where it lies below, else None."""
+    if estimate.low > bound:
+        return True
+    return False if estimate.high < bound else None
+
+
+def below(estimate: Estimate, bound: float) -> bool | None:
+    """True where the whole interval lies below the bound, False where it lies above, else None."""
+    found = above(estimate, bound)
+    return None if found is None else not found
+
+
+def less(one: Estimate, other: Estimate) -> bool | None:
+    """True where the one interval lies wholly below the other, False where wholly above, else None."""
+    if one.high < other.low:
+        return True
+    return False if one.low > other.high else None
+
+
+def every(*verdicts: bool | None) -> bool | None:
+    """False where one is, True where all are, else None."""
+    if False in verdicts:
+        return False
+    return None if None in verdicts else True
+
+
+def number(estimate: Estimate) -> str:
+    """A number that is no percentage, with its interval.
+
+    >>> number(Estimate(0.1234, 0.1, 0.2, 50, "bootstrap"))
+    '0.123 [0.1, 0.2]'
+    """
+    return f"{estimate.value:.3g} [{estimate.low:.3g}, {estimate.high:.3g}]"

@@ -1,0 +1,97 @@
+"""The window of recovery: between which distortions the original class leads, with intervals over examples."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from noisychannel.report.numbers import mean_of
+from noisychannel.report.stats import LEVEL, RESAMPLES, Estimate
+
+__all__ = ["Window", "best_lead", "window"]
+
+
+class Window(NamedTuple):
+    """Where the original class leads both others."""
+
+    low: Estimate
+    """Its lower end, in the distances' unit."""
+    high: Estimate
+    """Its upper end."""
+    lead: Estimate
+    """Original less next answers at the distortion that is best for one half of the examples, of the other half."""
+    outside: tuple[Estimate, Estimate]
+    """The same at the least and at the greatest distortion measured, of all examples."""
+
+
+def window(shares: np.ndarray, distances: np.ndarray, *, seed: int = 0) -> Window | None:
+    """The window, by interpolation on a logarithmic axis between the distortions measured; None: there is none.
+
+    An end beyond which nothing was measured is the last distortion measured. Intervals are percentiles of a
+    bootstrap over examples; a resample without a window says nothing of its ends.
+
+    Args:
+        shares: of answers (levels, n, 3): original, adversarial, other.
+        distances: mean of each level, ascending (levels,).
+        seed: of the bootstrap.
+    """
+    whole = _ends(_leads(shares.mean(axis=1)), distances)
+    if whole is None:
+        return None
+    n = shares.shape[1]
+    generator = np.random.default_rng(seed)
+    found: list[tuple[float, float]] = []
+    for _ in range(RESAMPLES):
+        ends = _ends(_leads(shares[:, generator.integers(n, size=n)].mean(axis=1)), distances)
+        found += [] if ends is None else [ends]
+    low, high = (
+        Estimate(value, min(value, float(a)), max(value, float(b)), n, "bootstrap")
+        for value, (a, b) in zip(whole, _percentiles(np.array(found)), strict=True)
+    )
+    return Window(low, high, best_lead(shares), (_lead(shares[0]), _lead(shares[-1])))
+
+
+def best_lead(shares: np.ndarray) -> Estimate:
+    """Original less next answers at the level (levels, n, 3) that is best for one half of the examples, of the other.
+
+    The greatest of many leads, on the examples that it is the greatest for, would be luck.
+    """
+    best = int(np.argmax(_leads(shares[:, ::2].mean(axis=1))))
+    return _lead(shares[best, 1::2] if shares.shape[1] > 1 else shares[best])
+
+
+def _leads(means: np.ndarray) -> np.ndarray:
+    """Original less the greater of the others, per level (levels, 3) → (levels,)."""
+    return means[:, 0] - means[:, 1:].max(axis=1)
+
+
+def _lead(shares: np.ndarray) -> Estimate:
+    """The same at one level (n, 3), with its interval: the greater of the others is named by all examples."""
+    other = 1 + int(np.argmax(shares[:, 1:].mean(axis=0)))
+    return mean_of(shares[:, 0] - shares[:, other])
+
+
+def _ends(leads: np.ndarray, distances: np.ndarray) -> tuple[float, float] | None:
+    """Where the lead around its greatest value crosses 0."""
+    best = int(np.argmax(leads))
+    if leads[best] <= 0:
+        return None
+    first = last = best
+    while first > 0 and leads[first - 1] > 0:
+        first -= 1
+    while last < len(leads) - 1 and leads[last + 1] > 0:
+        last += 1
+    low = distances[0] if first == 0 else _crossing(leads, distances, first - 1)
+    high = distances[-1] if last == len(leads) - 1 else _crossing(leads, distances, last)
+    return float(low), float(high)
+
+
+def _crossing(leads: np.ndarray, distances: np.ndarray, at: int) -> float:
+    """The distance between levels `at` and `at + 1` at which the lead is 0."""
+    a, b = leads[at], leads[at + 1]
+    share = a / (a - b)
+    return float(distances[at] ** (1 - share) * distances[at + 1] ** share)
+
+
+def _percentiles(values: np.ndarray) -> np.ndarray:
+    """Of each column, its interval (2, 2)."""
+    return np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T

@@ -1,0 +1,89 @@
+"""Laws of every question: same bytes twice, batch mates and input untouched, one artifact per key."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from noisychannel import rng
+from noisychannel.channels import Gauss
+from noisychannel.data import DataSpec
+from noisychannel.defenses import Defense
+from noisychannel.engine import Analyse, Execution, Store, answer, run, serial
+from noisychannel.measures import QUESTIONS, Asked, Question
+from noisychannel.networks import Foreign, prepare
+from noisychannel.types import Batch
+
+questions = pytest.mark.parametrize("question", QUESTIONS, ids=lambda q: type(q).__name__)
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 5)
+    ).eval()
+
+
+MODULE = network()
+SPEC = Foreign(MODULE, (1, 8, 8))
+
+
+def asked(n: int, first: int = 0) -> Asked:
+    torch.manual_seed(1)
+    x = torch.rand(12, 1, 8, 8)[first : first + n]
+    batch = Batch(x, torch.zeros(n, dtype=torch.long), torch.arange(first, first + n))
+    return Asked(Defense(SPEC, Gauss(0.2)), prepare(MODULE), (x + 0.05).clamp(0, 1), batch)
+
+
+def rows(question: Question, of: Asked) -> pa.Table:
+    with rng.root("laws"):
+        return question(of)
+
+
+@questions
+def test_the_same_question_has_the_same_answer_and_moves_nothing(question: Question) -> None:
+    of = asked(6)
+    before = of.x.clone(), of.batch.x.clone()
+    first = rows(question, of)
+    assert rows(question, asked(6)).equals(first)
+    assert torch.equal(of.x, before[0])
+    assert torch.equal(of.batch.x, before[1])
+    assert first.num_rows > 0
+    assert question.work > 0
+
+
+@questions
+def test_an_example_does_not_depend_on_its_batch_mates(question: Question) -> None:
+    if "index" not in rows(question, asked(6)).column_names:
+        pytest.skip("is about layers, not about examples")
+    whole, part = rows(question, asked(6)), rows(question, asked(3, first=2))
+    mine = whole.filter(pa.compute.is_in(whole["index"], pa.array([2, 3, 4])))
+    for name in part.column_names:
+        a, b = mine[name].combine_chunks(), part[name].combine_chunks()
+        if pa.types.is_fixed_size_list(a.type):
+            a, b = a.flatten(), b.flatten()
+        if pa.types.is_floating(a.type):
+            assert b.to_numpy() == pytest.approx(a.to_numpy(), rel=1e-3, abs=1e-6), name
+        elif name != "products":  # steps until the last of a batch stands still
+            assert a.equals(b), name
+
+
+@questions
+def test_the_task_publishes_the_rows(question: Question, tmp_path: Path) -> None:
+    data = DataSpec("digits", "test", "first:5")
+    task = Analyse(
+        data, Defense(_digits()), question, execution=Execution(threads=1, micro_batch=5)
+    )
+    store = Store(tmp_path)
+    run([task], store, serial, lambda *_: lambda _: None)
+    made = answer(store, task)
+    assert made.num_rows > 0
+
+
+def _digits() -> Foreign:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 10)
+    ).eval()
+    return Foreign(module, (1, 8, 8))
