@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
@@ -50,7 +51,7 @@ def describe(part: object) -> Any:
 
 def _describe_dataclass(part: Any) -> dict[str, Any]:
     kind = type(part)
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     out: dict[str, Any] = {
         "type": f"{kind.__module__.removeprefix('noisychannel.')}.{kind.__name__}"
     }
@@ -65,6 +66,12 @@ def _describe_dataclass(part: Any) -> dict[str, Any]:
     if isinstance(part, Fingerprinted):
         out["fingerprint"] = part.fingerprint()
     return out
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The annotations of a class, resolved once: a plan describes the same classes thousands of times."""
+    return get_type_hints(kind)
 
 
 def _as_declared(value: Any, hint: Any) -> Any:
