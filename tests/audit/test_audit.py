@@ -124,7 +124,7 @@ def test_nothing_is_said_of_an_audit_that_was_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stranger", [False, True], ids=["ours", "foreign"])
-@pytest.mark.parametrize("norm", [L2(), Linf()])
+@pytest.mark.parametrize("norm", [L2(), pytest.param(Linf(), marks=pytest.mark.slow)])
 def test_a_linear_network_keeps_what_no_attack_can_reach(
     stranger: bool, norm: L2 | Linf, tmp_path: Path
 ) -> None:

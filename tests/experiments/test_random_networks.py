@@ -241,7 +241,11 @@ def test_one_network_without_weights_does_not_hide_the_others(experiment: Experi
 # ---------------------------------------------------------------- what it costs
 
 
-@pytest.mark.parametrize("channel", [Identity(), Gauss(0.4)], ids=["plain", "random"])
+@pytest.mark.parametrize(
+    "channel",
+    [pytest.param(Identity(), marks=pytest.mark.slow), Gauss(0.4)],
+    ids=["plain", "random"],
+)
 @pytest.mark.parametrize("preset", ["authors", "tolerant"])
 def test_no_attacker_asks_more_often_than_the_budget(channel: Channel, preset: str) -> None:
     """Choosing among candidates included, which is billed beside `queries`."""

@@ -16,17 +16,17 @@ def test_values_by_hand() -> None:
 
 
 def test_intervals_cover_about_as_often_as_they_say() -> None:
-    """300 worlds: 95 % intervals of a mean and of a paired ratio hold the truth in 92 to 98 % of them."""
+    """100 worlds: 95 % intervals of a mean and of a paired ratio hold the truth in 88 to 99 % of them."""
     generator = np.random.default_rng(1)
     held = np.zeros(2)
-    for seed in range(300):
+    for seed in range(100):
         below = generator.exponential(2.0, size=120)
         above = 3 * below * generator.uniform(0.5, 1.5, size=120)
         for i, (e, truth) in enumerate(
             [(mean_of(below, seed=seed), 2.0), (ratio_of_means(above, below, seed=seed), 3.0)]
         ):
             held[i] += e.low <= truth <= e.high
-    assert ((held / 300 > 0.90) & (held / 300 < 0.985)).all(), held / 300
+    assert ((held / 100 >= 0.88) & (held / 100 <= 0.99)).all(), held / 100
 
 
 def test_pairs_are_resampled_together() -> None:

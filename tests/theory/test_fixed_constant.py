@@ -15,7 +15,7 @@ from noisychannel.types import Adversarials, Batch, Status
 PAIR = LinearNetwork(gain=5.0, classes=2)
 LENGTH = float((PAIR.weight()[0] - PAIR.weight()[1]).norm())
 # Small steps and enough of them, so that Adam is at rest where the formula says.
-CLEAN = FixedConstant(steps=600, learning_rate=0.002)
+CLEAN = FixedConstant(steps=300, learning_rate=0.004)
 BOTH = pytest.mark.parametrize(
     "attack",
     [CLEAN, replace(CLEAN, keep="last", freeze=True, rectified=True)],

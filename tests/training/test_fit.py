@@ -161,6 +161,7 @@ def test_the_best_epoch_is_kept_as_it_was() -> None:
     assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.slow
 def test_it_stops_after_the_first_epoch_that_is_good_enough() -> None:
     digits = DataSpec("digits", "train", "first:700").load()
     recipe = Recipe(epochs=12, validation=100, stop_at=0.8)

@@ -45,7 +45,13 @@ PAGES: dict[str, Callable[[Path], tuple[str, int]]] = {
 }
 
 
-@pytest.fixture(params=PAGES)
+# One page with plots and one with tables are enough for every day.
+DAILY = ("audit", "table1")
+
+
+@pytest.fixture(
+    params=[p if p in DAILY else pytest.param(p, marks=pytest.mark.slow) for p in PAGES]
+)
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, int]:
     return PAGES[request.param](tmp_path)
 

@@ -179,7 +179,14 @@ def _line(claim: Claim) -> str:
 def _claims(made: list[Chapter], missing: list[Experiment], json_file: Path | None) -> None:
     claims = [c for one in made for c in one.claims]
     claims = [*abstract(claims), *claims]
-    table = Table("claim", "section", "verdict", "evidence", title="The paper's claims")
+    table = Table(title="The paper's claims")
+    for heading, wrapped in (
+        ("claim", False),
+        ("section", True),
+        ("verdict", True),
+        ("evidence", True),
+    ):
+        table.add_column(heading, no_wrap=not wrapped, overflow="fold")
     for c in claims:
         colour = {True: "green", False: "red", None: "yellow"}[c.holds]
         table.add_row(c.name, c.where or "–", f"[{colour}]{c.verdict}[/]", c.evidence)

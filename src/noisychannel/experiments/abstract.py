@@ -44,6 +44,8 @@ def abstract(claims: Sequence[Claim]) -> tuple[Claim, ...]:
         bearing = [c for c in claims if re.fullmatch(pattern, c.name)]
         said = "; ".join(f"{c.name} {c.verdict}" for c in bearing)
         verdicts = {c.holds for c in bearing}
+        if len(verdicts) > 1:
+            said = f"in part: {said}"
         verdict = verdicts.pop() if len(verdicts) == 1 else None
         out.append(
             Claim(name, sentence, verdict, said or "no claim that bears on it was run", "abstract")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from noisychannel.engine import Store, key_of, plan
+from noisychannel.engine import Execution, Store, key_of, plan
 from noisychannel.experiments.abstract import CONTRADICTIONS, DISCREPANCIES, abstract
 from noisychannel.experiments.setting import Claim, Experiment, Setting, read
 from noisychannel.report.figure import Grid
@@ -88,7 +88,7 @@ def paper(
     ]
     for one in chapters:
         parts = [part for section in one.sections for part in section.parts]
-        ran = f"{one.words}. {_minutes(one.seconds)}: {_command(one.experiment, one.where.scale)}"
+        ran = f"{one.words}. {_minutes(one.seconds)}: {_command(one)}"
         checked = claims_grid(one.claims, f"{one.experiment.title}: claims")
         sections.append(Section(one.experiment.title, (ran, *parts, checked)))
     sections += [
@@ -104,10 +104,7 @@ _CODE = ("Where the text and the authors' code disagree", ("the paper", "the cod
 
 
 def _conditions(chapters: Sequence[Chapter], missing: Sequence[Experiment]) -> Grid:
-    rows = [
-        (c.experiment.title, c.words, _minutes(c.seconds), _command(c.experiment, c.where.scale))
-        for c in chapters
-    ]
+    rows = [(c.experiment.title, c.words, _minutes(c.seconds), _command(c)) for c in chapters]
     rows += [(e.title, "not run", "–", "–") for e in missing]
     header = ("figure or table", "on", "time of its tasks", "command")
     caption = "Tasks that figures share are counted with each. Machines and dates stand in each task's run.json."
@@ -118,5 +115,11 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def _command(experiment: Experiment, scale: str) -> str:
-    return f"noisychannel run {experiment.name} --scale {scale}"
+def _command(one: Chapter) -> str:
+    """What makes it again, but for folders; options that are the command's own are left out."""
+    how, usual = one.where.execution, Execution()
+    said = f"noisychannel run {one.experiment.name} --scale {one.where.scale}"
+    for option in ("device", "threads", "micro_batch"):
+        if getattr(how, option) != getattr(usual, option):
+            said += f" --{option.replace('_', '-')} {getattr(how, option)}"
+    return said
