@@ -56,6 +56,7 @@ def jacobian_rows(point: Point, spread: float = 0.05) -> pa.Table:
             "gram": pa.FixedSizeListArray.from_arrays(
                 pa.array(gram.reshape(-1)), CLASSES * CLASSES
             ),
+            "straight": np.full(IMAGES, True),  # a column of it
         }
     )
 

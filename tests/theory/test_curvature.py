@@ -140,6 +140,14 @@ def test_a_bent_network_is_told_from_a_piecewise_linear_one() -> None:
         assert is_piecewise_linear(look) == straight, bend
 
 
+def test_eigenvalues_of_a_bent_network_are_refused() -> None:
+    """JᵀSJ is not its Hessian: a number would be wrong."""
+    rows = Jacobian()(asked(small(nn.Softplus)))
+    assert gradient_norms(rows).shape == (6, 4)  # gradients are right for any network
+    with pytest.raises(UserError, match="Curvature"):
+        eigenvalues(rows)
+
+
 def test_each_draw_of_a_random_defense_has_its_own_hessian() -> None:
     here = asked(small(nn.ReLU), Gauss(0.5))
     with rng.root("two"):

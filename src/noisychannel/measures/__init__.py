@@ -1,8 +1,14 @@
 """Questions asked of a defense; each answers rows."""
 
 from noisychannel.measures.accuracy import MEASURES, draws, examples
-from noisychannel.measures.curvature import AUTHORS_POWER, Curvature, is_piecewise_linear
-from noisychannel.measures.jacobian import Jacobian, Loss, eigenvalues, gradient_norms
+from noisychannel.measures.curvature import AUTHORS_POWER, Curvature
+from noisychannel.measures.jacobian import (
+    Jacobian,
+    Loss,
+    eigenvalues,
+    gradient_norms,
+    is_piecewise_linear,
+)
 from noisychannel.measures.question import Asked, Look, Question
 from noisychannel.measures.recovery import Deltas, Pictures, Recovery
 from noisychannel.measures.taylor import TaylorTerms

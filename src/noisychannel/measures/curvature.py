@@ -16,7 +16,7 @@ from noisychannel.measures.jacobian import Loss, scaled
 from noisychannel.measures.question import Asked, Look, column
 from noisychannel.norms import per_example
 
-__all__ = ["AUTHORS_POWER", "Curvature", "is_piecewise_linear"]
+__all__ = ["AUTHORS_POWER", "Curvature"]
 
 Product = Callable[[Tensor], Tensor]
 """v (n, …) → Hv (n, …), each example its own Hessian."""
@@ -113,24 +113,6 @@ def hessian_product(look: Look, loss: Loss, scale: tuple[float, ...] = ()) -> Pr
         return scaled(out, scale)
 
     return product
-
-
-def is_piecewise_linear(look: Look) -> bool:
-    """Whether random combinations of the logits have no second derivative at these points.
-
-    ReLU, max-pooling and batch norm in eval mode have none almost everywhere; softplus, sigmoid or attention do.
-    """
-    weights = torch.linspace(-1, 1, look.logits.shape[1], device=look.logits.device)
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(
-            (look.logits * weights).sum(), look.seen, create_graph=True
-        )
-    if not gradient.requires_grad:
-        return True
-    (second,) = torch.autograd.grad(
-        gradient, look.seen, torch.ones_like(gradient), retain_graph=True, materialize_grads=True
-    )
-    return not bool(second.any())
 
 
 def _power(

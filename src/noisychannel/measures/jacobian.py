@@ -12,7 +12,15 @@ from torch import Tensor
 from noisychannel.errors import expected
 from noisychannel.measures.question import Asked, Look, column, vectors
 
-__all__ = ["Jacobian", "Loss", "eigenvalues", "gradient_norms", "gram_of", "jacobian_of"]
+__all__ = [
+    "Jacobian",
+    "Loss",
+    "eigenvalues",
+    "gradient_norms",
+    "is_piecewise_linear",
+    "jacobian_of",
+    "scaled",
+]
 
 Loss = Literal["cross-entropy", "confidence"]
 """Of class c: −log p_c, as the authors' code measured; or p_c, as the paper's section 3.3 defines."""
@@ -29,7 +37,8 @@ class Jacobian:
     ‖∇(−log p_c)‖² = G_cc,  ‖∇p_c‖² = p_c² G_cc,  and where z is piecewise linear, almost everywhere,
     ∇²(−log p_c) = Σ_k p_k C_kᵀ C_k  (the same for every c),  ∇²p_c = p_c (C_cᵀ C_c − Σ_k p_k C_kᵀ C_k).
 
-    Columns: index, label, draw, predicted, probabilities (K), gram (K·K).
+    Columns: index, label, draw, predicted, probabilities (K), gram (K·K), straight (whether the network is piecewise
+    linear, as its second derivatives at two of the points say: else `eigenvalues` are not the Hessian's).
 
     Args:
         draws: of a random defense, each a network and an input of its own; one if nothing is random.
@@ -45,7 +54,7 @@ class Jacobian:
         steps of power iteration: exact, and eigenvalues of either sign.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     draws: int = 1
     scale: tuple[float, ...] = ()
 
@@ -60,9 +69,11 @@ class Jacobian:
 
     def __call__(self, asked: Asked) -> pa.Table:
         """Rows per (draw, example)."""
-        return pa.concat_tables([self._rows(asked, look) for look in asked.looks(self.draws)])
+        straight = all(is_piecewise_linear(look) for look in asked.first(2).looks(1))
+        looks = asked.looks(self.draws)
+        return pa.concat_tables([self._rows(asked, look, straight=straight) for look in looks])
 
-    def _rows(self, asked: Asked, look: Look) -> pa.Table:
+    def _rows(self, asked: Asked, look: Look, *, straight: bool) -> pa.Table:
         p = look.logits.detach().double().softmax(dim=1)
         gram = gram_of(jacobian_of(look, self.scale), p)
         return pa.table(
@@ -73,6 +84,7 @@ class Jacobian:
                 "predicted": column(look.logits.argmax(dim=1)),
                 "probabilities": vectors(p),
                 "gram": vectors(gram.flatten(1)),
+                "straight": np.full(len(p), straight),
             }
         )
 
@@ -116,6 +128,24 @@ def gram_of(jacobian: Tensor, p: Tensor) -> Float[Tensor, "n k k"]:
     return spread @ (double @ double.transpose(1, 2)) @ spread.transpose(1, 2)
 
 
+def is_piecewise_linear(look: Look) -> bool:
+    """Whether random combinations of the logits have no second derivative at these points.
+
+    ReLU, max-pooling and batch norm in eval mode have none almost everywhere; softplus, sigmoid or attention do.
+    """
+    weights = torch.linspace(-1, 1, look.logits.shape[1], device=look.logits.device)
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(
+            (look.logits * weights).sum(), look.seen, create_graph=True
+        )
+    if not gradient.requires_grad:
+        return True
+    (second,) = torch.autograd.grad(
+        gradient, look.seen, torch.ones_like(gradient), retain_graph=True, materialize_grads=True
+    )
+    return not bool(second.any())
+
+
 def scaled(gradient: Tensor, scale: tuple[float, ...]) -> Tensor:
     """A gradient with respect to the normalised input.
 
@@ -147,7 +177,14 @@ def eigenvalues(rows: pa.Table, loss: Loss = "cross-entropy") -> np.ndarray:
     cross-entropy and p_c (e_c e_cᵀ − diag(p)) for confidence. Its nonzero eigenvalues are those of Lᵀ sign(W) L with
     |W|^½ G |W|^½ = L Lᵀ; all others are 0, so that the smallest is at most and the largest at least 0 (an input
     has more elements than there are classes).
+
+    Raises:
+        UserError: the network bends.
     """
+    if not rows["straight"].to_numpy().all():
+        raise expected(
+            "eigenvalues", "a piecewise linear network (else use Curvature)", "one that bends"
+        )
     p, gram = _matrices(rows)
     weights = p
     if loss == "confidence":

@@ -1,7 +1,8 @@
 """What a question is asked about, and what it is: rows about a defense at given points, draw by draw."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -43,14 +44,37 @@ class Asked:
     def looks(self, draws: int) -> Iterator[Look]:
         """What the network sees and says on each draw, with a graph from what it saw to what it said."""
         for draw in range(draws if self.defense.stochastic else 1):
-            stream = rng.Stream("scoring", self.batch.index, 0, range(draw, draw + 1))
-            with rng.bracket(stream), global_noise(stream, keyed=self.defense.keyed):
+            with self._drawn(self._stream(draw)):
                 with torch.no_grad():
                     seen = self.defense.channel(self.x.clone())
                 leaf = seen.detach().clone().requires_grad_()
                 with torch.enable_grad():
                     logits = self.network(leaf)
             yield Look(draw, leaf, logits)
+
+    def beside(self, seen: Tensor, draw: int) -> Tensor:
+        """Logits at another point than it saw on that draw, with the same noise inside the network."""
+        with self._drawn(self._stream(draw)), torch.no_grad():
+            self.defense.channel(self.x.clone())  # its draws come first
+            return self.network(seen)
+
+    def bare(self, x: Images) -> Tensor:
+        """Logits without the channel, on a draw of their own."""
+        with self._drawn(self._stream(0).named("bare")), torch.no_grad():
+            return self.network(x)
+
+    def first(self, count: int) -> "Asked":
+        """The first so many points."""
+        few = self.batch.rows(slice(0, count))
+        return replace(self, x=self.x[:count], batch=few)
+
+    def _stream(self, draw: int) -> rng.Stream:
+        return rng.Stream("scoring", self.batch.index, 0, range(draw, draw + 1))
+
+    @contextmanager
+    def _drawn(self, stream: rng.Stream) -> Generator[None]:
+        with rng.bracket(stream), global_noise(stream, keyed=self.defense.keyed):
+            yield
 
 
 @runtime_checkable

@@ -47,8 +47,7 @@ class Recovery:
     def __call__(self, asked: Asked) -> pa.Table:
         """Rows per (draw, example)."""
         x, clean, l2 = asked.x, asked.batch.x, L2()
-        with torch.no_grad():
-            fooled = asked.network(x).argmax(dim=1)
+        fooled = asked.bare(x).argmax(dim=1)
         tables = [
             pa.table(
                 {
@@ -155,8 +154,7 @@ class Pictures:
             raise expected("Pictures", "images (n, colours, height, width)", tuple(asked.x.shape))
         (look,) = asked.looks(1)
         n, colours, height, width = asked.x.shape
-        with torch.no_grad():
-            original, attacked = (asked.network(x).argmax(dim=1) for x in (asked.batch.x, asked.x))
+        original, attacked = (asked.bare(x).argmax(dim=1) for x in (asked.batch.x, asked.x))
         return pa.table(
             {
                 "index": column(asked.batch.index),

@@ -71,8 +71,7 @@ class TaylorTerms:
             mine = along.gather(1, chosen[:, None])[:, 0]
             first, second = own * mine, own * (mine**2 - (p * along**2).sum(dim=1)) / 2
             for length in self.lengths:
-                with torch.no_grad():
-                    said = asked.network(x + length * unit).double().softmax(dim=1)
+                said = asked.beside(x + length * unit, look.draw).double().softmax(dim=1)
                 changed = said.gather(1, chosen[:, None])[:, 0] - own
                 kept = (said.argmax(dim=1) == chosen).long()
                 terms = (changed, length * first, length**2 * second)
