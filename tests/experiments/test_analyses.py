@@ -42,8 +42,11 @@ def jacobian_rows(point: Point, spread: float = 0.05) -> pa.Table:
     norms[rows, LABEL] = point.own * noise
     norms[rows, (LABEL + 1) % CLASSES] = point.next * noise
     said = (LABEL + point.said) % CLASSES
-    p = np.full((IMAGES, CLASSES), (1 - point.sure) / (CLASSES - 1))
-    p[rows, said] = point.sure
+    sure = (
+        point.sure - 0.005 * rows / IMAGES
+    )  # no two images alike, so that each has a control of its own
+    p = np.repeat((1 - sure[:, None]) / (CLASSES - 1), CLASSES, axis=1)
+    p[rows, said] = sure
     gram = np.zeros((IMAGES, CLASSES, CLASSES))
     gram[:, range(CLASSES), range(CLASSES)] = norms**2
     return pa.table(
@@ -180,9 +183,21 @@ def test_curvature_claims_follow_the_ratio() -> None:
     assert found["fig16-beyond-confidence"].holds is True
     assert found["fig16-order"].statistic is not None
     assert found["fig16-order"].statistic.value == pytest.approx(0.6 * 25 / 0.99, rel=0.05)
+    assert "300 C&W images, 300 clean ones" in found["fig16-beyond-confidence"].evidence
     alike = claims(FIG16, spectra(1.0, 2.0, 2.0))
     assert alike["fig16-order"].holds is False
     assert alike["fig16-beyond-confidence"].holds is False
+
+
+def test_few_controls_that_serve_many_images_decide_nothing() -> None:
+    """Each C&W image has a curvature of its own, and all share five controls: five examples, not 300."""
+    world = spectra(1.0, 5.0, 1.0)
+    *rest, control = world
+    few = Result(control.place, control.draws.slice(0, 5), None)
+    assert claims(FIG16, world)["fig16-beyond-confidence"].holds is True
+    found = claims(FIG16, (*rest, few))["fig16-beyond-confidence"]
+    assert found.holds is None
+    assert "5 clean ones" in found.evidence
 
 
 # ---------------------------------------------------------------- Figure 15

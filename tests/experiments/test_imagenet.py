@@ -147,6 +147,7 @@ def window_rows(original: float) -> pa.Table:
             "adversarial": (index + 1) % 10,
             "predicted": np.where(right, index % 10, (index + 1) % 10),
             "to_original": np.full(400, 1.0),
+            "to_adversarial": np.full(400, 1.0),
             "attack": np.full(400, 0.5),
         }
     )

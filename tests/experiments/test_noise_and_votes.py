@@ -22,7 +22,7 @@ from noisychannel.experiments.fig11_noise_types import FIG11
 from noisychannel.experiments.sec46_claims import SIGMAS
 from noisychannel.experiments.sec46_noise import SEC46
 from noisychannel.experiments.setting import Claim, Setting
-from noisychannel.experiments.votes import asked, decisions, gain, less_than
+from noisychannel.experiments.votes import decisions, draws_each, gain, less_than
 from noisychannel.report.figure import Figure, Grid
 from noisychannel.report.stats import Estimate, accuracy
 from noisychannel.threats import Threat
@@ -105,8 +105,8 @@ def test_decisions_as_single_answers_are_as_accurate_as_the_rule(
 ) -> None:
     draws = answers(some(0.7, 0.6), 17)
     table = decisions(draws, rule)
-    assert asked(draws) == 17
-    assert asked(table) == 17 // rule.draws
+    assert draws_each(draws) == 17
+    assert draws_each(table) == 17 // rule.draws
     assert accuracy(table, Single()) == accuracy(draws, rule)
     assert gain(draws, rule, rule).value == 0
 

@@ -206,6 +206,7 @@ def window_rows(original: float, far: float, unit: float) -> pa.Table:
             "adversarial": (index + 1) % 3,
             "predicted": np.where(right, index % 3, (index + 1) % 3),
             "to_original": np.full(600, far * unit),
+            "to_adversarial": np.full(600, far * unit),
             "attack": np.full(600, 0.1 * unit),
         }
     )

@@ -18,7 +18,7 @@ from noisychannel.cli.options import (
     ThreadsOption,
 )
 from noisychannel.cli.progress import run_with_bar
-from noisychannel.engine import Craft, Execution, Plan, Store, Task, pace, plan
+from noisychannel.engine import Craft, Execution, Plan, Store, Task, key_of, pace, plan
 from noisychannel.errors import MissingArtifact, UserError
 from noisychannel.experiments import EXPERIMENTS, Claim, Experiment, Setting, setting
 from noisychannel.experiments.abstract import abstract
@@ -220,14 +220,14 @@ def _write(file: Path, claims: list[Claim]) -> None:
 
 def _foresee(chosen: list[tuple[Experiment, Setting]], store: Store) -> None:
     """Tasks, gradients and time, figure by figure; what figures share is counted with the first."""
-    seen: set[Task] = set()
+    seen: set[str] = set()
     table = Table("experiment", "tasks", "in the store", "gradients at most", "time")
     total = 0.0
     speed = pace(plan(m for e, s in chosen for m in _wanted(e, s)), store)
     for experiment, where in chosen:
         whole = plan(_wanted(experiment, where))
-        fresh = Plan(tuple(t for t in whole.tasks if t not in seen))
-        seen.update(fresh.tasks)
+        fresh = Plan(tuple(t for t in whole.tasks if key_of(t) not in seen))
+        seen.update(key_of(t) for t in fresh.tasks)
         left = fresh.todo(store)
         total += left.work
         gradients = sum(_gradients(t) for t in left.tasks)

@@ -12,9 +12,15 @@ from noisychannel.data import Dataset
 from noisychannel.defenses import Defense
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Execution, Files, Task, Tick, key_of
-from noisychannel.engine.tasks import Craft, adversarials, examples_of, parquet
-from noisychannel.engine.training import named, ready, trainings
-from noisychannel.errors import expected
+from noisychannel.engine.tasks import (
+    Craft,
+    adversarials,
+    check_craft,
+    examples_of,
+    parquet,
+    sources,
+)
+from noisychannel.engine.training import named, ready
 from noisychannel.measures import Asked, Question
 from noisychannel.networks import prepare
 from noisychannel.spec import key
@@ -46,13 +52,11 @@ class Analyse:
     execution: Execution = Execution()
 
     def __post_init__(self) -> None:
-        if self.craft is not None and self.craft.data != self.data:
-            raise expected("data", f"the craft's own examples ({self.craft.data})", self.data)
+        check_craft(self.craft, self.data)
 
     def needs(self) -> tuple[Task, ...]:
         """The craft, and the training of the network."""
-        crafts = () if self.craft is None else (self.craft,)
-        return (*trainings(self.defense), *crafts)
+        return sources(self.craft, self.defense)
 
     @property
     def work(self) -> float:

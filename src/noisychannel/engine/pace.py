@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from noisychannel.arithmetic import settled
+from noisychannel.engine.analysis import Analyse
 from noisychannel.engine.run import Plan
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Task, key_of
@@ -47,7 +48,7 @@ def _network(task: Task) -> Network | None:
     match task:
         case Craft():
             found = task.threat.assumed.network
-        case Measure():
+        case Measure() | Analyse():
             found = task.defense.network
         case _:
             return None

@@ -14,17 +14,27 @@ from torch import Tensor
 from noisychannel import measures, rng
 from noisychannel.data import Dataset
 from noisychannel.defenses import Defense
+from noisychannel.engine.crafting import Told, attacked, merge, to_cpu
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Execution, Files, Task, Tick, key_of
 from noisychannel.engine.training import named, ready, trainings
-from noisychannel.errors import UserError, expected
+from noisychannel.errors import expected
 from noisychannel.norms import L2, per_example
 from noisychannel.objectives import CrossEntropy
 from noisychannel.spec import key
 from noisychannel.threats import DefenseView, Threat
-from noisychannel.types import Adversarials, Attack, Batch, Cost, Status
+from noisychannel.types import Adversarials, Attack, Batch
 
-__all__ = ["Craft", "Measure", "adversarials", "examples_of", "parquet", "table"]
+__all__ = [
+    "Craft",
+    "Measure",
+    "adversarials",
+    "check_craft",
+    "examples_of",
+    "parquet",
+    "sources",
+    "table",
+]
 
 
 @lru_cache(maxsize=8)
@@ -92,7 +102,7 @@ class Craft:
         work = self.work
         whole = examples_of(self.data)
         threat = replace(self.threat, assumed=ready(self.threat.assumed, store))
-        told = _Told(tick)
+        told = Told(tick)
         view = DefenseView(threat, device, self.execution.max_rows, told.heard)
         _check_classes(view.plain, whole, self.data.classes, device)
         if self.target_offset:
@@ -104,13 +114,24 @@ class Craft:
                 batch = whole.rows(slice(start, start + size)).to(device)
                 slopes.append(_slope(view, batch))
                 told.promised(work * len(batch) / len(whole))
-                done.append(_to_cpu(_attacked(self.attack, view, batch)))
+                done.append(to_cpu(attacked(self.attack, view, batch)))
                 told.finished()
-        merged = _merge(done)
+        merged = merge(done)
         return {
             "adversarials.safetensors": safetensors.torch.save({"x": merged.x.contiguous()}),
             "examples.parquet": parquet(measures.examples(whole, merged, torch.cat(slopes))),
         }
+
+
+def check_craft(craft: Craft | None, data: Dataset) -> None:
+    """Refuse a craft of other examples than those asked about."""
+    if craft is not None and craft.data != data:
+        raise expected("data", f"the craft's own examples ({craft.data})", data)
+
+
+def sources(craft: Craft | None, defense: Defense) -> tuple[Task, ...]:
+    """What a task about a craft's examples and a defense needs: the training of its network, and the craft."""
+    return (*trainings(defense), *(() if craft is None else (craft,)))
 
 
 @dataclass(frozen=True)
@@ -143,13 +164,11 @@ class Measure:
                 f"at least the {self.defense.rule.draws} of {self.defense.rule}",
                 self.draws,
             )
-        if self.craft is not None and self.craft.data != self.data:
-            raise expected("data", f"the craft's own examples ({self.craft.data})", self.data)
+        check_craft(self.craft, self.data)
 
     def needs(self) -> tuple[Task, ...]:
         """The craft, and the training of the network."""
-        crafts = () if self.craft is None else (self.craft,)
-        return (*trainings(self.defense), *crafts)
+        return sources(self.craft, self.defense)
 
     @property
     def work(self) -> float:
@@ -185,28 +204,6 @@ class Measure:
         return {"draws.parquet": parquet(pa.concat_tables(rows))}
 
 
-class _Told:
-    """Passes on what a view says of its passes, and at each micro-batch's end what was promised but not needed."""
-
-    def __init__(self, tick: Tick) -> None:
-        self.tick, self.left = tick, 0.0
-
-    def promised(self, work: float) -> None:
-        """What the next micro-batch may cost at most."""
-        self.left = work
-
-    def heard(self, passes: float) -> None:
-        """A question was answered."""
-        said = min(passes, self.left)
-        self.left -= said
-        self.tick(said)
-
-    def finished(self) -> None:
-        """The micro-batch is done, earlier than promised."""
-        self.tick(self.left)
-        self.left = 0.0
-
-
 def table(store: Store, task: Craft | Measure) -> pa.Table:
     """A task's rows: `examples` of a Craft, `draws` of a Measure."""
     name = "examples.parquet" if isinstance(task, Craft) else "draws.parquet"
@@ -236,45 +233,6 @@ def _check_classes(network: torch.nn.Module, batch: Batch, classes: int, device:
         outputs = network(batch.x[:1].to(device)).shape[1]
     if outputs < classes:
         raise expected("classes of the network", f"at least the {classes} of the data set", outputs)
-
-
-def _attacked(attack: Attack, view: DefenseView, batch: Batch) -> Adversarials:
-    """Attack a micro-batch; if the network raises, example by example, so that one cannot stop the rest."""
-    try:
-        return attack(view, batch)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"memory: {len(batch)} examples at once do not fit; lower --micro-batch"
-        ) from error
-    except RuntimeError:
-        if len(batch) == 1:
-            raise
-        view.cost(batch)
-    singles: list[Adversarials] = []
-    errors: list[RuntimeError] = []
-    for i in range(len(batch)):
-        one = batch.rows(slice(i, i + 1))
-        try:
-            singles.append(attack(view, one))
-        except RuntimeError as error:
-            errors.append(error)
-            status = torch.full_like(one.y, int(Status.FAILED))
-            singles.append(Adversarials(one.x, status, view.cost(one)))
-    if len(errors) == len(batch):
-        raise errors[0]
-    return _merge(singles)
-
-
-def _merge(parts: list[Adversarials]) -> Adversarials:
-    return Adversarials(
-        torch.cat([p.x for p in parts]),
-        torch.cat([p.status for p in parts]),
-        Cost(*(torch.cat(counts) for counts in zip(*(p.cost for p in parts), strict=True))),
-    )
-
-
-def _to_cpu(a: Adversarials) -> Adversarials:
-    return Adversarials(a.x.cpu(), a.status.cpu(), Cost(*(counts.cpu() for counts in a.cost)))
 
 
 def adversarials(store: Store, craft: Craft) -> Tensor:

@@ -18,7 +18,7 @@ from noisychannel.report.stats import Estimate, accuracy
 from noisychannel.training import Adversarial, Recipe
 from noisychannel.types import Network
 
-__all__ = ["NOT_RUN", "WORDS", "curve", "network", "points", "said"]
+__all__ = ["NOT_RUN", "WORDS", "at_hand", "curve", "network", "points", "said"]
 
 NOT_RUN = "not run"
 """What stands where a network's weights are not at hand."""
@@ -61,11 +61,16 @@ def network(setting: Setting, name: str) -> Network | None:
     """
     if setting.scale == "smoke":
         return _small(setting.execution, *_SMALL[name])
+    return at_hand(_FILES[name])
+
+
+def at_hand(file: str) -> Network | None:
+    """A network of the authors by its file; None where their weights are not at hand."""
     try:
-        Checkpoint(_FILES[name], AUTHORS_NAMES).path()
+        Checkpoint(file, AUTHORS_NAMES).path()
     except CheckpointError:
         return None
-    return authors_network(_FILES[name])
+    return authors_network(file)
 
 
 def _small(execution: Execution, surgery: Surgery | None, recipe: Recipe) -> Trained:

@@ -11,12 +11,10 @@ Differs:
 """
 
 from noisychannel.data import DataSpec
-from noisychannel.errors import CheckpointError, DataError
-from noisychannel.experiments.defended import NOT_RUN
+from noisychannel.errors import DataError
+from noisychannel.experiments.defended import NOT_RUN, at_hand
 from noisychannel.experiments.setting import Result, Setting
 from noisychannel.experiments.white_box import length, on, single
-from noisychannel.interop.authors import authors_network
-from noisychannel.networks import AUTHORS_NAMES, Checkpoint
 from noisychannel.report.figure import Grid, Series
 from noisychannel.report.stats import Estimate
 from noisychannel.types import Network
@@ -91,11 +89,7 @@ def data_words(setting: Setting) -> str:
 
 def network(name: str) -> Network | None:
     """A network by the paper's name; None where the authors' weights are not at hand."""
-    try:
-        Checkpoint(_FILES[name], AUTHORS_NAMES).path()
-    except CheckpointError:
-        return None
-    return authors_network(_FILES[name])
+    return at_hand(_FILES[name])
 
 
 def recorded(*, distance: bool) -> Series:

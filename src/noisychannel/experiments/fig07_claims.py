@@ -9,6 +9,7 @@ import numpy as np
 from noisychannel.experiments.defended import points
 from noisychannel.experiments.setting import Claim, Result
 from noisychannel.experiments.verdict import above, below, every, number
+from noisychannel.experiments.window import ADVERSARIAL, ORIGINAL, OTHER, answers
 from noisychannel.report.numbers import mean_of
 from noisychannel.report.stats import Estimate
 
@@ -19,8 +20,6 @@ __all__ = ["Seen", "claims", "fooled", "width"]
 _WIDE, _CLOSED = 0.5, 0.1
 _ENOUGH = 10
 """Images below which nothing is said of their mean."""
-
-_ORIGINAL, _ADVERSARIAL, _OTHER = range(3)
 
 
 class Seen(NamedTuple):
@@ -47,49 +46,24 @@ def fooled(results: tuple[Result, ...]) -> dict[float, Seen]:
         by.setdefault(float(r.place["kappa"]), {})[float(r.place["epsilon"])] = r
     common: np.ndarray | None = None
     for line in by.values():
-        mine = _moved(next(iter(line.values())))
+        mine = answers(next(iter(line.values())).draws).examples
         common = mine if common is None else np.intersect1d(common, mine)
     if common is None or len(common) == 0:
         return {}
     return {kappa: _seen(by[kappa], common) for kappa in sorted(by)}
 
 
-def _moved(result: Result) -> np.ndarray:
-    """Index of the images that were right before and are not; what was wrong before stays where it is."""
-    rows = result.draws
-    label, taken, far = (rows[c].to_numpy() for c in ("label", "adversarial", "attack"))
-    return np.unique(rows["index"].to_numpy()[(label != taken) & (far > 1e-6)])
-
-
 def _seen(line: Mapping[float, Result], images: np.ndarray) -> Seen:
     epsilons = sorted(line)
-    shares: list[np.ndarray] = []
-    distances: list[tuple[float, float]] = []
-    attack = np.zeros(len(images))
-    for epsilon in epsilons:
-        rows = line[epsilon].draws
-        index, label, taken, said, one, two, far = (
-            rows[c].to_numpy()
-            for c in (
-                "index",
-                "label",
-                "adversarial",
-                "predicted",
-                "to_original",
-                "to_adversarial",
-                "attack",
-            )
-        )
-        kept = np.isin(index, images)
-        place = np.searchsorted(images, index[kept])
-        which = np.where(said == label, _ORIGINAL, np.where(said == taken, _ADVERSARIAL, _OTHER))
-        counts = np.zeros((len(images), 3))
-        np.add.at(counts, (place, which[kept]), 1)
-        shares.append(counts / counts.sum(axis=1, keepdims=True))
-        distances.append((float(one[kept].mean()), float(two[kept].mean())))
-        attack[place] = far[kept]
-    to = np.array(distances).T
-    return Seen(images, np.array(epsilons), np.stack(shares), to[0], to[1], attack)
+    found = [answers(line[epsilon].draws, images) for epsilon in epsilons]
+    return Seen(
+        images,
+        np.array(epsilons),
+        np.stack([f.shares for f in found]),
+        np.array([f.to_original.mean() for f in found]),
+        np.array([f.to_adversarial.mean() for f in found]),
+        found[0].attack,
+    )
 
 
 def width(seen: Seen) -> np.ndarray:
@@ -99,7 +73,7 @@ def width(seen: Seen) -> np.ndarray:
     """
     x = np.log10(seen.epsilons)
     middles = np.concatenate([x[:1], (x[1:] + x[:-1]) / 2, x[-1:]])
-    leads = seen.shares[:, :, _ORIGINAL] > seen.shares[:, :, 1:].max(axis=2)
+    leads = seen.shares[:, :, ORIGINAL] > seen.shares[:, :, 1:].max(axis=2)
     return np.diff(middles) @ leads
 
 
@@ -114,9 +88,9 @@ def _best(seen: Seen) -> tuple[float, Estimate]:
     """The noise level that leads most on one half of the images, and the lead there on the other half."""
     one, other = (seen.shares[:, ::2], seen.shares[:, 1::2])
     means = one.mean(axis=1)
-    level = int(np.argmax(means[:, _ORIGINAL] - means[:, 1:].max(axis=1)))
+    level = int(np.argmax(means[:, ORIGINAL] - means[:, 1:].max(axis=1)))
     rest = other if other.shape[1] else one
-    return float(seen.epsilons[level]), _lead(rest[level], _ORIGINAL)
+    return float(seen.epsilons[level]), _lead(rest[level], ORIGINAL)
 
 
 def claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
@@ -169,7 +143,7 @@ def claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
 
 def _order(seen: Seen) -> Claim:
     at, middle = _best(seen)
-    first, last = _lead(seen.shares[0], _ADVERSARIAL), _lead(seen.shares[-1], _OTHER)
+    first, last = _lead(seen.shares[0], ADVERSARIAL), _lead(seen.shares[-1], OTHER)
     return Claim(
         "fig07-order",
         "As noise is added the predictions change from the adversarial class, through original, and to a random other "

@@ -21,7 +21,7 @@ from noisychannel.experiments.defended import curve, points
 from noisychannel.experiments.gradients import crafts, default_cw
 from noisychannel.experiments.setting import Cell, Claim, Experiment, Result, Scale, Setting
 from noisychannel.experiments.verdict import above, below, every
-from noisychannel.experiments.votes import asked, gain, less_than
+from noisychannel.experiments.votes import draws_each, gain, less_than
 from noisychannel.report.figure import Figure, Grid, Panel
 from noisychannel.report.html import Section
 from noisychannel.report.stats import Estimate, accuracy
@@ -72,7 +72,7 @@ class _Rows:
         self.clean = by["clean", 0.0]
         self.bare = by["C&W", 0.0]
         self.noisy = {e: t for (_, e), t in by.items() if e}
-        self.drawn = min(asked(table) for table in self.noisy.values())
+        self.drawn = min(draws_each(table) for table in self.noisy.values())
         self.most = min(self.drawn, _CAPTION)
         """Trials that claims are about."""
         self._known: dict[tuple[float, int], Estimate] = {}

@@ -8,7 +8,7 @@ Differs:
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from noisychannel.engine import Analyse, Craft, Measure
 from noisychannel.experiments.defended import points
 from noisychannel.experiments.setting import Cell, Claim, Result, Scale, Setting
 from noisychannel.experiments.verdict import above, number
+from noisychannel.experiments.window import ADVERSARIAL, ORIGINAL, Answers, answers
 from noisychannel.interop.authors import AuthorsUnits
 from noisychannel.measures import Asked, Deltas, Pictures, Recovery
 from noisychannel.measures.jacobian import scaled
@@ -41,7 +42,6 @@ __all__ = [
     "WINDOW",
     "LabelGradient",
     "Panels",
-    "Votes",
     "panel_cells",
     "panel_claims",
 ]
@@ -184,17 +184,6 @@ def _place(figure: str, series: str, strength: float) -> tuple[tuple[str, str | 
     return (("figure", figure), ("series", series), ("strength", strength))
 
 
-class Votes(NamedTuple):
-    """What the network answers behind noise."""
-
-    images: np.ndarray
-    """Their index (n,)."""
-    shares: np.ndarray
-    """Of original, adversarial and other answers (n, 3)."""
-    distance: float
-    """Mean L2 of what the network saw from the original."""
-
-
 class Panels:
     """Results by figure, series and strength."""
 
@@ -213,20 +202,9 @@ class Panels:
                 out.setdefault(str(series), {})[float(strength)] = result
         return out
 
-    def votes(self, attack: str, epsilon: float) -> Votes:
+    def behind(self, attack: str, epsilon: float) -> Answers:
         """Figure 7, of the images that the attack fooled the network with."""
-        rows = self._by["7", attack, epsilon].draws
-        label, fooled, said, index, far = (
-            rows[c].to_numpy()
-            for c in ("label", "adversarial", "predicted", "index", "to_original")
-        )
-        kept = (label != fooled) & (rows["attack"].to_numpy() > 1e-6)
-        images, place = np.unique(index[kept], return_inverse=True)
-        which = np.where(said == label, 0, np.where(said == fooled, 1, 2))[kept]
-        counts = np.zeros((len(images), 3))
-        np.add.at(counts, (place, which), 1)
-        mean = float(far[kept].mean()) if len(images) else 0.0
-        return Votes(images, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), mean)
+        return answers(self._by["7", attack, epsilon].draws)
 
     def slopes(self, epsilon: float) -> np.ndarray:
         """Figure 12: gradients of the label's loss, of images that the network has right without noise."""
@@ -256,9 +234,9 @@ def panel_claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
             least,
         )
     )
-    close, strong = (panels.votes(attack, _PEAK) for attack in (CLOSE, STRONG))
-    if len(close.images):
-        lead = mean_of(close.shares[:, 0] - close.shares[:, 1])
+    close, strong = (panels.behind(attack, _PEAK) for attack in (CLOSE, STRONG))
+    if len(close.examples):
+        lead = mean_of(close.shares[:, ORIGINAL] - close.shares[:, ADVERSARIAL])
         out.append(
             Claim(
                 "table3-fig07-window",
@@ -269,9 +247,9 @@ def panel_claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
                 lead,
             )
         )
-    both, one, two = np.intersect1d(close.images, strong.images, return_indices=True)
+    both, one, two = np.intersect1d(close.examples, strong.examples, return_indices=True)
     if len(both):
-        drop = mean_of(close.shares[one, 0] - strong.shares[two, 0])
+        drop = mean_of(close.shares[one, ORIGINAL] - strong.shares[two, ORIGINAL])
         out.append(
             Claim(
                 "table3-fig07-shrinks",

@@ -89,13 +89,15 @@ def _figure6(setting: Setting, panels: Panels) -> tuple[Figure, Grid]:
 def _figure7(setting: Setting, panels: Panels) -> tuple[Figure | str, ...]:
     plots: list[Panel] = []
     for attack in (CLOSE, STRONG):
-        found = [panels.votes(attack, e) for e in WINDOW]
-        n = len(found[0].images)
+        found = [panels.behind(attack, e) for e in WINDOW]
+        n = len(found[0].examples)
         if n == 0:
             continue
         lines: list[Series] = []
         for c, name in enumerate(("original", "adversarial", "other")):
-            lines.append(curve(name, {v.distance: mean_of(v.shares[:, c]) for v in found}))
+            lines.append(
+                curve(name, {float(v.to_original.mean()): mean_of(v.shares[:, c]) for v in found})
+            )
         title = f"{attack} attack, {n} fooled images"
         axes = ("mean L2 from the original (pixels in [0, 1])", "answers (%)")
         plots.append(Panel(title, *axes, tuple(lines), log_x=True, y_range=(0.0, 100.0)))

@@ -54,7 +54,7 @@ def _cells(setting: Setting) -> tuple[Cell, ...]:
 
 
 class _Rows:
-    """Terms by (at, length) and bounds by at, of images that count: right when clean, wrong when attacked."""
+    """Terms by (at, length) and bounds by at, of the images that C&W moved across: right when clean, then wrong."""
 
     def __init__(self, results: tuple[Result, ...]) -> None:
         by = {(r.place["what"], r.place["at"]): r.draws for r in results}
@@ -62,8 +62,7 @@ class _Rows:
         label = clean["label"].to_numpy()
         right = clean["predicted"].to_numpy() == label
         moved = right & (by["bounds", "C&W"]["predicted"].to_numpy() != label)
-        kept = {"clean": right, "C&W": moved}
-        self.n = {at: int(k.sum()) for at, k in kept.items()}
+        self.n = int(moved.sum())
         self.slope: dict[str, np.ndarray] = {}
         self.curve: dict[str, np.ndarray] = {}
         self._terms: dict[tuple[str, float, str], np.ndarray] = {}
@@ -72,10 +71,10 @@ class _Rows:
             rows = by["bounds", at]
             said = rows["predicted"].to_numpy()
             norms = gradient_norms(rows, "confidence")
-            self.slope[at] = norms[np.arange(len(said)), said][kept[at]]
-            self.curve[at] = np.abs(eigenvalues(rows, "confidence")).max(axis=1)[kept[at]]
+            self.slope[at] = norms[np.arange(len(said)), said][moved]
+            self.curve[at] = np.abs(eigenvalues(rows, "confidence")).max(axis=1)[moved]
             terms = by["terms", at]
-            these = np.isin(terms["index"].to_numpy(), index[kept[at]])
+            these = np.isin(terms["index"].to_numpy(), index[moved])
             lengths = terms["length"].to_numpy()
             for length in _LENGTHS:
                 here = these & np.isclose(lengths, length)
@@ -102,7 +101,7 @@ def _curve(rows: _Rows, at: str, name: str, what: str) -> Series:
 
 def _sections(setting: Setting, results: tuple[Result, ...]) -> tuple[Section, ...]:
     rows = _Rows(results)
-    if min(rows.n.values()) == 0:
+    if rows.n == 0:
         return (Section("Section 3.3", ("No attack succeeded: nothing to draw.",)),)
     panels = tuple(
         Panel(
@@ -121,7 +120,7 @@ def _sections(setting: Setting, results: tuple[Result, ...]) -> tuple[Section, .
     )
     caption = (
         "What Gaussian perturbations change in the confidence of the predicted class, and the first two terms of its "
-        f"expansion, at {rows.n['clean']} clean and {rows.n['C&W']} C&W images. {setting.words}; bands: 95 %."
+        f"expansion, at {rows.n} images when clean and when attacked by C&W. {setting.words}; bands: 95 %."
     )
     figure = Figure("sec33", "Section 3.3: the expansion on data", caption, panels)
     lines = [
@@ -149,7 +148,7 @@ def _sections(setting: Setting, results: tuple[Result, ...]) -> tuple[Section, .
 
 def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
     rows = _Rows(results)
-    if min(rows.n.values()) == 0:
+    if rows.n == 0:
         return ()
     ratios = [ratio_of_means(v["C&W"], v["clean"]) for v in (rows.slope, rows.curve)]
     # A perturbation a quarter as long as C&W's own: the expansion is of small ones.

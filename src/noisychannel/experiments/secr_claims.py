@@ -8,7 +8,7 @@ from noisychannel.experiments.defended import points
 from noisychannel.experiments.series_setting import NETWORKS
 from noisychannel.experiments.setting import Claim, Result
 from noisychannel.experiments.verdict import above, below, every, number
-from noisychannel.experiments.window import best_lead, window
+from noisychannel.experiments.window import answers, best_lead, window
 from noisychannel.report.numbers import mean_of
 from noisychannel.report.stats import correct_matrix
 
@@ -59,27 +59,17 @@ class Seen(NamedTuple):
 
 def fooled(results: tuple[Result, ...]) -> Seen | None:
     """The series that C&W fooled the network with; None: there are none."""
-    levels: list[np.ndarray] = []
-    distances: list[float] = []
-    attack = 0.0
     cells = [r for r in results if r.place["what"] == "window"]
-    for r in sorted(cells, key=lambda r: float(r.place["sigma"])):
-        rows, unit = r.draws, float(r.place["unit"])
-        label, taken, answer, index, far, moved = (
-            rows[c].to_numpy()
-            for c in ("label", "adversarial", "predicted", "index", "to_original", "attack")
-        )
-        kept = (label != taken) & (moved > 1e-6)
-        if not kept.any():
-            return None
-        names, place = np.unique(index[kept], return_inverse=True)
-        counts = np.zeros((len(names), 3))
-        which = np.where(answer == label, 0, np.where(answer == taken, 1, 2))[kept]
-        np.add.at(counts, (place, which), 1)
-        levels.append(counts / counts.sum(axis=1, keepdims=True))
-        distances.append(float(far[kept].mean()) / unit)
-        attack = float(moved[kept].mean()) / unit
-    return Seen(np.stack(levels), np.array(distances), attack) if levels else None
+    cells.sort(key=lambda r: float(r.place["sigma"]))
+    found = [answers(r.draws) for r in cells]
+    if not found or len(found[0].examples) == 0:
+        return None
+    # In units of the series' standard deviation, of which one is the same everywhere.
+    unit = float(cells[0].place["unit"])
+    far = np.array([f.to_original.mean() for f in found])
+    return Seen(
+        np.stack([f.shares for f in found]), far / unit, float(found[0].attack.mean()) / unit
+    )
 
 
 def claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:

@@ -7,10 +7,10 @@ from noisychannel.decision import Decision, Single
 from noisychannel.report.draws import arrange
 from noisychannel.report.stats import Estimate, paired_difference
 
-__all__ = ["asked", "decisions", "gain", "less_than"]
+__all__ = ["decisions", "draws_each", "gain", "less_than"]
 
 
-def asked(draws: pa.Table) -> int:
+def draws_each(draws: pa.Table) -> int:
     """How many draws each image has."""
     return len(np.unique(draws["draw"].to_numpy()))
 

@@ -1,13 +1,69 @@
-"""The window of recovery: between which distortions the original class leads, with intervals over examples."""
+"""What is answered of fooled examples behind noise, and the window of distortions where the original class leads."""
 
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from noisychannel.report.numbers import mean_of
 from noisychannel.report.stats import LEVEL, RESAMPLES, Estimate
 
-__all__ = ["Window", "best_lead", "window"]
+__all__ = [
+    "ADVERSARIAL",
+    "ORIGINAL",
+    "OTHER",
+    "Answers",
+    "Window",
+    "answers",
+    "best_lead",
+    "window",
+]
+
+ORIGINAL, ADVERSARIAL, OTHER = range(3)
+"""Columns of shares of answers."""
+
+
+class Answers(NamedTuple):
+    """Of the examples that an attack fooled the network with, answers and distances."""
+
+    examples: np.ndarray
+    """Which examples (n,), ascending."""
+    shares: np.ndarray
+    """Of original, adversarial and other answers (n, 3)."""
+    to_original: np.ndarray
+    """Mean L2 of what the network saw from the original (n,)."""
+    to_adversarial: np.ndarray
+    """The same from the adversarial example."""
+    attack: np.ndarray
+    """L2 of the attack (n,)."""
+
+
+def answers(rows: pa.Table, of: np.ndarray | None = None) -> Answers:
+    """Shares of a `Recovery`'s rows, by example.
+
+    An example was fooled if it was right before, which an attack that moved it shows, and is wrong: what was wrong
+    before stays where it is.
+
+    Args:
+        rows: of one attack and one level of noise.
+        of: the index of the examples wanted, among those fooled; None: all of them.
+    """
+    label, taken, said, index = (
+        rows[c].to_numpy() for c in ("label", "adversarial", "predicted", "index")
+    )
+    kept = (label != taken) & (rows["attack"].to_numpy() > 1e-6)
+    if of is not None:
+        kept &= np.isin(index, of)
+    names, place = np.unique(index[kept], return_inverse=True)
+    which = np.where(said == label, ORIGINAL, np.where(said == taken, ADVERSARIAL, OTHER))[kept]
+    draws = np.bincount(place, minlength=len(names))
+    counts = np.zeros((len(names), 3))
+    np.add.at(counts, (place, which), 1)
+    means = (
+        np.bincount(place, rows[c].to_numpy()[kept], len(names)) / draws
+        for c in ("to_original", "to_adversarial", "attack")
+    )
+    return Answers(names, counts / draws[:, None], *means)
 
 
 class Window(NamedTuple):

@@ -29,25 +29,23 @@ def median_of(values: np.ndarray, *, seed: int = 0) -> Estimate:
 
 
 def ratio_of_means(above: np.ndarray, below: np.ndarray, *, seed: int = 0) -> Estimate:
-    """(mean of `above`) / (mean of `below`), by a percentile bootstrap.
+    """(mean of `above`) / (mean of `below`) of the same examples in the same order, by a percentile bootstrap.
 
-    Arrays of equal length are numbers of the same examples, in the same order, and are resampled together;
-    else each is resampled by itself.
+    Pairs are resampled whole. Where several pairs share an example, give their sums, example by example.
 
     Raises:
-        ValueError: no value, or `below` has mean 0.
+        ValueError: no value, unequal lengths, or `below` has mean 0.
     """
     one, two = _full(above), _full(below)
+    if len(one) != len(two):
+        raise ValueError(f"expected pairs, got {len(one)} numbers above and {len(two)} below")
     if two.mean() == 0:
         raise ValueError("below: expected a mean other than 0")
     generator = np.random.default_rng(seed)
-    found = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        rows = generator.integers(len(one), size=len(one))
-        others = rows if len(one) == len(two) else generator.integers(len(two), size=len(two))
-        bottom = two[others].mean()
-        found[i] = one[rows].mean() / bottom if bottom else np.inf
-    return _estimate(float(one.mean() / two.mean()), found, min(len(one), len(two)))
+    rows = generator.integers(len(one), size=(RESAMPLES, len(one)))
+    with np.errstate(divide="ignore"):
+        found = one[rows].mean(axis=1) / two[rows].mean(axis=1)
+    return _estimate(float(one.mean() / two.mean()), found, len(one))
 
 
 def share_of(which: np.ndarray) -> Estimate:
