@@ -1,12 +1,15 @@
 """Figures 12 to 16 and section 3.3 on fabricated rows: claims hold in the paper's world and fail in others."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from noisychannel import experiments
 from noisychannel.engine import Execution
 from noisychannel.experiments import Result, setting
 from noisychannel.experiments.abstract import CONTRADICTIONS, DISCREPANCIES, RESULTS, abstract
@@ -15,7 +18,8 @@ from noisychannel.experiments.fig15_confidence import FIG15
 from noisychannel.experiments.fig16_hessian import FIG16
 from noisychannel.experiments.sec33_taylor import SEC33
 from noisychannel.experiments.setting import Claim, Experiment
-from noisychannel.experiments.verdict import above, below, every, less, number
+from noisychannel.experiments.verdict import above, below, every, number, off
+from noisychannel.report.numbers import equivalent
 from noisychannel.report.stats import Estimate
 
 IMAGES, CLASSES = 300, 10
@@ -284,8 +288,9 @@ def test_verdicts_of_intervals() -> None:
     e = Estimate(0.5, 0.4, 0.6, 10, "bootstrap")
     assert (above(e, 0.3), above(e, 0.5), above(e, 0.7)) == (True, None, False)
     assert (below(e, 0.3), below(e, 0.5), below(e, 0.7)) == (False, None, True)
-    far = Estimate(0.9, 0.8, 1.0, 10, "bootstrap")
-    assert (less(e, far), less(far, e), less(e, e)) == (True, False, None)
+    few = e._replace(n=9)  # however narrow, nine examples decide nothing
+    assert (above(few, 0.3), below(few, 0.7), equivalent(few, 1.0)) == (None, None, None)
+    assert off(e, 0.5)[:3] == pytest.approx((0.0, -0.1, 0.1))
     assert (every(True, True), every(True, None), every(None, False)) == (True, None, False)
     assert number(e) == "0.5 [0.4, 0.6]"
 
@@ -296,12 +301,29 @@ def test_the_abstract_follows_the_claims_that_bear_on_it() -> None:
 
     nothing = abstract([])
     assert [c.holds for c in nothing] == [None] * len(RESULTS)
-    some = abstract([claim("fig16-elevated", True), claim("sec33-first", True)])
-    assert some[4].holds is True
-    part = abstract([claim("fig16-elevated", True), claim("sec33-first", False)])
+    bearing = RESULTS[4][2]
+    whole = [claim(n, holds=True) for n in bearing]
+    assert abstract(whole)[4].holds is True
+    assert abstract([claim(n, holds=False) for n in bearing])[4].holds is False
+    part = abstract([*whole[1:], claim(bearing[0], holds=False)])
     assert part[4].holds is None
-    assert "sec33-first does not hold" in part[4].evidence
-    assert abstract([claim("sec33-first", False)])[4].holds is False
+    assert f"{bearing[0]} does not hold" in part[4].evidence
+    missing = abstract(whole[1:])  # what was not run decides nothing
+    assert missing[4].holds is None
+    assert f"{bearing[0]} not run" in missing[4].evidence
+
+
+def test_the_abstract_asks_for_claims_that_are_made() -> None:
+    """Each name stands in the code as it is, or as what an f-string can become."""
+    folder = Path(experiments.__file__).parent
+    source = "".join(p.read_text("utf-8") for p in folder.glob("*.py") if p.name != "abstract.py")
+    made = [
+        re.sub(r"\\\{.*?\\\}", ".+", re.escape(t))
+        for t in re.findall(r'f?"([a-z0-9]+-[^" ]+)"', source)
+    ]
+    for _, _, bearing in RESULTS:
+        for name in bearing:
+            assert any(re.fullmatch(pattern, name) for pattern in made), name
 
 
 def test_all_discrepancies_are_listed() -> None:

@@ -254,6 +254,26 @@ def test_each_claim_fails_in_a_world_that_contradicts_it(lie: str) -> None:
     assert [c.name for c in denied if c.holds] == []
 
 
+def test_a_window_is_where_the_original_class_leads_all_others() -> None:
+    """20 % original, 5 % adversarial and 75 % other answers recover nothing."""
+    index, draw = np.repeat(np.arange(40), 20), np.tile(np.arange(20), 40)
+    step = np.where((index + draw) % 20 < 4, 0, np.where((index + draw) % 20 < 5, 1, 2))
+    rows = pa.table(
+        {
+            "index": index,
+            "label": index % 10,
+            "adversarial": (index + 1) % 10,
+            "predicted": (index + step) % 10,
+            **{c: np.ones(800) for c in ("to_original", "to_adversarial", "attack")},
+        }
+    )
+    world = tuple(
+        replace(r, draws=rows) if r.place.get("figure") == "7" else r
+        for r in fabricated(as_the_paper)
+    )
+    assert {c.name: c for c in TABLE3.claims(world)}["table3-fig07-window"].holds is False
+
+
 def test_the_lies_cover_every_claim() -> None:
     for name in claims_of(as_the_paper):
         assert any(re.fullmatch(names, name) for names, _ in LIES.values()), name

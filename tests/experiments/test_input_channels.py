@@ -463,6 +463,20 @@ def test_width_is_in_decades_and_of_images_that_all_attacks_moved() -> None:
     assert FIG07.claims(tuple(some)) == ()
 
 
+def test_a_class_that_is_answered_to_anything_is_not_recovered() -> None:
+    """At the greatest noise all say class 6: images of that class are "right" there, and are left out."""
+    world = list(recovery())
+    for i, r in enumerate(world):
+        if r.place["epsilon"] == max(float(o.place["epsilon"]) for o in world):
+            at = r.draws.schema.get_field_index("predicted")
+            six = pa.array(np.full(r.draws.num_rows, 6))
+            world[i] = Result(r.place, r.draws.set_column(at, "predicted", six), None)
+    for seen in fooled(tuple(world)).values():
+        assert not (seen.images % 10 == 6).any()
+        assert len(seen.images) == FOOLED - len([i for i in range(FOOLED) if i % 10 == 6])
+    assert claims(FIG07, tuple(world))["fig07-closed"].holds is True
+
+
 def test_both_distances_are_drawn() -> None:
     where = setting("smoke", FIG07.subsets, Execution())
     (figure,), (grid,) = parts_of(FIG07.sections(where, recovery()))

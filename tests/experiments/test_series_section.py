@@ -274,6 +274,10 @@ LIES: dict[str, tuple[str, Number]] = {
         "secr-window",
         lambda p: 0.9 if p["what"] == "window" and distance(p) < 1.6 else as_the_paper(p),
     ),
+    "a window far too wide": (
+        "secr-window.*",
+        lambda p: (0.9 if 0.2 < distance(p) < 8 else 0.2) if p["what"] == "window" else as_the_paper(p),
+    ),
     "a window elsewhere": (
         "secr-window-place",
         lambda p: (0.9 if 4 < distance(p) < 8 else 0.2) if p["what"] == "window" else as_the_paper(p),

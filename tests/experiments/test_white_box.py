@@ -14,7 +14,14 @@ from noisychannel.engine import Craft, Measure, Trained, key_of, plan
 from noisychannel.experiments import Experiment, Result
 from noisychannel.experiments.defended import NOT_RUN
 from noisychannel.experiments.fig02_claims import Rows, Spot
-from noisychannel.experiments.fig02_networks import CODED, DEFENSES, FC, PARAMNETS, PLACED
+from noisychannel.experiments.fig02_networks import (
+    CODED,
+    DEFENSES,
+    FC,
+    PARAMNETS,
+    PLACED,
+    UNTRAINED,
+)
 from noisychannel.experiments.fig02_placement import FIG02
 from noisychannel.experiments.fig03_svhn import RECORD, record_grid
 from noisychannel.experiments.fig03_white_box import FIG03
@@ -205,6 +212,11 @@ LIES: dict[str, tuple[Experiment, str, World]] = {
         lambda p: (
             (0.5, 0.4) if (p["defense"], p["crafted"]) == ("BandLimited", "self") else placed(p)
         ),
+    ),
+    "noise need not be trained with": (
+        FIG02,
+        "fig02-b-observed",
+        lambda p: (0.6, 0.4) if (p["defense"], p["crafted"]) == (UNTRAINED, "self") else placed(p),
     ),
     "σ = .01 makes robust": (
         FIG02,

@@ -1,6 +1,7 @@
 """The commands of the paper's experiments: run, report, status."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +64,7 @@ def run_experiment(
     for one in made:
         _page(one, execution, output)
     if json_file is not None:
-        _write(json_file, [c for one in made for c in one.claims])
+        _write(json_file, _rows(made))
 
 
 def report(
@@ -195,11 +196,15 @@ def _claims(made: list[Chapter], missing: list[Experiment], json_file: Path | No
         names = ", ".join(e.name for e in missing)
         console.print(f"not run: {names}", markup=False, soft_wrap=True)
     if json_file is not None:
-        _write(json_file, claims)
+        _write(json_file, [*_rows_of(abstract(claims), "all"), *_rows(made)])
 
 
-def _write(file: Path, claims: list[Claim]) -> None:
-    rows: list[dict[str, Any]] = [
+def _rows(made: list[Chapter]) -> list[dict[str, Any]]:
+    return [row for one in made for row in _rows_of(one.claims, one.words, one.where.scale)]
+
+
+def _rows_of(claims: Sequence[Claim], on: str, scale: str = "") -> list[dict[str, Any]]:
+    return [
         {
             "name": c.name,
             "section": c.where,
@@ -207,9 +212,14 @@ def _write(file: Path, claims: list[Claim]) -> None:
             "verdict": c.verdict,
             "evidence": c.evidence,
             "statistic": None if c.statistic is None else c.statistic._asdict(),
+            "scale": scale,
+            "on": on,
         }
         for c in claims
     ]
+
+
+def _write(file: Path, rows: list[dict[str, Any]]) -> None:
     try:
         file.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:

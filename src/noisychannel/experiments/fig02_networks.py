@@ -20,6 +20,7 @@ __all__ = [
     "PARAMNETS",
     "PLACED",
     "SIGMAS",
+    "UNTRAINED",
     "Member",
     "defense",
     "family",
@@ -29,6 +30,8 @@ __all__ = [
 Family = Literal["digits", "resnet20", "vgg16"]
 
 FC = "FC 50 %"
+UNTRAINED = "RobustNet at test"
+"""RobustNet's noise in the plain network, which never saw it: ours, for the abstract's "unless observed"."""
 SIGMAS = (0.01, 0.02, 0.07)  # the three of 4.6's text
 
 
@@ -68,6 +71,7 @@ PARAMNETS = tuple(f"ParamNet {s:g} {how}" for how in ("trained", "at test") for 
 DEFENSES: dict[str, Member] = {
     "Plain": Member(None, "plain", clean=85.23),
     FC: Member(None),
+    UNTRAINED: Member(_noise(0.2, 0.1), at_test=True),
     "BandLimited": Member(BandLimited(80, size="authors"), "bandlimited-80", clean=86.03),
     **{
         name: Member(_noise(*pair), f"robustnet-{pair[0]}-{pair[1]}")

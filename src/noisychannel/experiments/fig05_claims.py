@@ -8,7 +8,7 @@ import pyarrow as pa
 from noisychannel.decision import Single
 from noisychannel.experiments.defended import points
 from noisychannel.experiments.setting import Claim, Result
-from noisychannel.experiments.verdict import above, every
+from noisychannel.experiments.verdict import above, every, off
 from noisychannel.report.numbers import equivalent, mean_of
 from noisychannel.report.stats import Estimate, correct_matrix, paired_difference
 
@@ -132,7 +132,7 @@ def claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
 
 def _table2(rows: Rows, network: str, series: str) -> Claim:
     theirs = {s: (PAPER["none"][0.0] - PAPER[series][s]) / 100 for s in TABLE2[series]}
-    over = {s: _less(rows.drop(network, series, s), theirs[s]) for s in theirs}
+    over = {s: off(rows.drop(network, series, s), theirs[s]) for s in theirs}
     worst = max(over.values(), key=lambda e: abs(e.value))
     unit = {"FC": " %", "CD": " bits"}.get(series, "")
     strengths = ", ".join(f"{s:g}" for s in theirs)
@@ -148,11 +148,6 @@ def _table2(rows: Rows, network: str, series: str) -> Claim:
         "G",
         worst,
     )
-
-
-def _less(estimate: Estimate, constant: float) -> Estimate:
-    value, low, high = (v - constant for v in (estimate.value, estimate.low, estimate.high))
-    return estimate._replace(value=value, low=low, high=high)
 
 
 def _equivalence(rows: Rows, length: float) -> Claim:

@@ -26,7 +26,7 @@ from noisychannel.interop.authors import AuthorsUnits
 from noisychannel.measures import Deltas
 from noisychannel.report.figure import Figure, Grid, Panel, Series
 from noisychannel.report.html import Section
-from noisychannel.report.numbers import equivalent, mean_of, share_of
+from noisychannel.report.numbers import difference_of, equivalent, mean_of, share_of
 from noisychannel.report.stats import LEVEL, RESAMPLES, Estimate
 from noisychannel.types import Channel
 
@@ -155,7 +155,8 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
     pairs = list(combinations(right, 2))
     apart = min((_apart(shapes[a], shapes[b]) for a, b in pairs), key=lambda e: e.value)
     gaps = {
-        (a, b): mean_of(right[a].astype(np.float64) - right[b].astype(np.float64)) for a, b in pairs
+        (a, b): difference_of(right[a].astype(np.float64) - right[b].astype(np.float64))
+        for a, b in pairs
     }
     pair, widest = max(gaps.items(), key=lambda item: abs(item[1].value))
     said = ", ".join(f"{name} {100 * e.value:.1f}" for name, e in shares.items())

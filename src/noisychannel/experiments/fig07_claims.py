@@ -5,13 +5,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from noisychannel.experiments.defended import points
 from noisychannel.experiments.setting import Claim, Result
 from noisychannel.experiments.verdict import above, below, every, number
-from noisychannel.experiments.window import ADVERSARIAL, ORIGINAL, OTHER, answers
+from noisychannel.experiments.window import ADVERSARIAL, ORIGINAL, OTHER, answers, best_level, lead
 from noisychannel.report.numbers import mean_of
-from noisychannel.report.stats import Estimate
 
 __all__ = ["Seen", "claims", "fooled", "width"]
 
@@ -23,7 +23,7 @@ _ENOUGH = 10
 
 
 class Seen(NamedTuple):
-    """Answers behind noise of one attack, of the images that every attack moved across."""
+    """Answers behind noise of one attack, of the images that every attack moved across and whose class noise hides."""
 
     images: np.ndarray
     """Their index (n,)."""
@@ -50,7 +50,20 @@ def fooled(results: tuple[Result, ...]) -> dict[float, Seen]:
         common = mine if common is None else np.intersect1d(common, mine)
     if common is None or len(common) == 0:
         return {}
-    return {kappa: _seen(by[kappa], common) for kappa in sorted(by)}
+    loudest = max(by[min(by)].items())[1].draws
+    common = common[~np.isin(common, _said_anyway(loudest))]
+    return {kappa: _seen(by[kappa], common) for kappa in sorted(by)} if len(common) else {}
+
+
+def _said_anyway(rows: pa.Table) -> np.ndarray:
+    """Index of the images of the class that is answered to more than half of all questions at the greatest noise.
+
+    Their label is given back by a network that sees nothing of them: that is no recovery.
+    """
+    said = rows["predicted"].to_numpy()
+    classes, times = np.unique(said, return_counts=True)
+    favourite = classes[times > len(said) / 2]
+    return rows["index"].to_numpy()[np.isin(rows["label"].to_numpy(), favourite)]
 
 
 def _seen(line: Mapping[float, Result], images: np.ndarray) -> Seen:
@@ -77,22 +90,6 @@ def width(seen: Seen) -> np.ndarray:
     return np.diff(middles) @ leads
 
 
-def _lead(shares: np.ndarray, which: int) -> Estimate:
-    """One class's share less the greater of the others', over images (n, 3); the rival is named by all images."""
-    others = [c for c in range(3) if c != which]
-    rival = max(others, key=lambda c: float(shares[:, c].mean()))
-    return mean_of(shares[:, which] - shares[:, rival])
-
-
-def _best(seen: Seen) -> tuple[float, Estimate]:
-    """The noise level that leads most on one half of the images, and the lead there on the other half."""
-    one, other = (seen.shares[:, ::2], seen.shares[:, 1::2])
-    means = one.mean(axis=1)
-    level = int(np.argmax(means[:, ORIGINAL] - means[:, 1:].max(axis=1)))
-    rest = other if other.shape[1] else one
-    return float(seen.epsilons[level]), _lead(rest[level], ORIGINAL)
-
-
 def claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
     """Wide for close adversarials, narrower with every step of strength, closed at last; and in which order."""
     found = fooled(results)
@@ -108,7 +105,9 @@ def claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
     ]
     far = {k: float(seen.attack.mean()) for k, seen in found.items()}
     said = ", ".join(f"κ {k:g} (L2 {far[k]:.2f}): {w.mean():.2f}" for k, w in widths.items())
-    at, closed = _best(found[kappas[-1]])
+    last = found[kappas[-1]]
+    level, closed = best_level(last.shares)
+    at = float(last.epsilons[level])
     return (
         Claim(
             "fig07-wide",
@@ -142,8 +141,9 @@ def claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
 
 
 def _order(seen: Seen) -> Claim:
-    at, middle = _best(seen)
-    first, last = _lead(seen.shares[0], ADVERSARIAL), _lead(seen.shares[-1], OTHER)
+    level, middle = best_level(seen.shares)
+    at = float(seen.epsilons[level])
+    first, last = lead(seen.shares[0], ADVERSARIAL), lead(seen.shares[-1], OTHER)
     return Claim(
         "fig07-order",
         "As noise is added the predictions change from the adversarial class, through original, and to a random other "

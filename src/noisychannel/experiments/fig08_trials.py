@@ -175,7 +175,7 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
             every(*signs),
             f"{rows.most} trials less one: {said}; {lost.n} images",
             "K",
-            max(whole.values(), key=lambda g: g.value),
+            min(whole.values(), key=lambda g: g.low),
         ),
         # The caption's own 3 points; of a network that answers more than half of clean images rightly: there is
         # nothing to come near to otherwise.

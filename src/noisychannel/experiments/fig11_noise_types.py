@@ -22,7 +22,7 @@ from noisychannel.engine import Execution, Train, Trained
 from noisychannel.experiments.defended import NOT_RUN, WORDS, curve, points
 from noisychannel.experiments.defended import network as authors
 from noisychannel.experiments.setting import Cell, Claim, Experiment, Result, Scale, Setting
-from noisychannel.experiments.verdict import above, every
+from noisychannel.experiments.verdict import above, every, off
 from noisychannel.experiments.white_box import gap, measures, on, single
 from noisychannel.networks import SmallNet
 from noisychannel.noise import LaplaceLaw, UniformLaw
@@ -183,15 +183,11 @@ def _caption(rows: _Rows) -> list[Claim]:
     found = [single(r) for s, r in rows.spots.items() if not s.epsilon and s.data == "CIFAR-10"]
     if not found:
         return []
-    off = [
-        e._replace(value=e.value - _CAPTION, low=e.low - _CAPTION, high=e.high - _CAPTION)
-        for e in found
-    ]
     return [
         Claim(
             "fig11-clean-88",
             "Clean accuracy is 88 % (within 2 points).",
-            every(*(equivalent(e, 0.02) for e in off)),
+            every(*(equivalent(e, 0.02) for e in (off(f, _CAPTION) for f in found))),
             "; ".join(f"{name} {single(r).percent}" for name, r in rows.clean.items())
             + f"; {found[0].n} images",
             "caption of Figure 11",

@@ -23,12 +23,12 @@ from noisychannel.engine import Analyse, Craft, Measure
 from noisychannel.experiments.defended import points
 from noisychannel.experiments.setting import Cell, Claim, Result, Scale, Setting
 from noisychannel.experiments.verdict import above, number
-from noisychannel.experiments.window import ADVERSARIAL, ORIGINAL, Answers, answers
+from noisychannel.experiments.window import ORIGINAL, Answers, answers, lead
 from noisychannel.interop.authors import AuthorsUnits
 from noisychannel.measures import Asked, Deltas, Pictures, Recovery
 from noisychannel.measures.jacobian import scaled
 from noisychannel.measures.question import column
-from noisychannel.report.numbers import mean_of
+from noisychannel.report.numbers import difference_of, mean_of
 from noisychannel.report.stats import accuracy
 from noisychannel.threats import non_adaptive
 from noisychannel.types import Channel
@@ -236,20 +236,20 @@ def panel_claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
     )
     close, strong = (panels.behind(attack, _PEAK) for attack in (CLOSE, STRONG))
     if len(close.examples):
-        lead = mean_of(close.shares[:, ORIGINAL] - close.shares[:, ADVERSARIAL])
+        first = lead(close.shares)
         out.append(
             Claim(
                 "table3-fig07-window",
                 "For adversarial examples close to the original there is a window of noise that recovers the label.",
-                above(lead, 0.0),
-                f"original less adversarial answers at ε {_PEAK:g}: {points(lead)}; {lead.n} images",
+                above(first, 0.0),
+                f"original less the greater of the others at ε {_PEAK:g}: {points(first)}; {first.n} images",
                 "I",
-                lead,
+                first,
             )
         )
     both, one, two = np.intersect1d(close.examples, strong.examples, return_indices=True)
     if len(both):
-        drop = mean_of(close.shares[one, ORIGINAL] - strong.shares[two, ORIGINAL])
+        drop = difference_of(close.shares[one, ORIGINAL] - strong.shares[two, ORIGINAL])
         out.append(
             Claim(
                 "table3-fig07-shrinks",

@@ -3,6 +3,7 @@
 import numpy as np
 
 from noisychannel.decision import Single
+from noisychannel.experiments.attacked import moved
 from noisychannel.experiments.defended import curve
 from noisychannel.experiments.imagenet_panels import (
     BINS,
@@ -62,12 +63,15 @@ def _figure1(setting: Setting, panels: Panels) -> tuple[Figure, Grid]:
     )
 
 
-def _figure6(setting: Setting, panels: Panels) -> tuple[Figure, Grid]:
+def _figure6(setting: Setting, panels: Panels) -> tuple[Figure | Grid | str, ...]:
     middles = tuple(float(m) for m in BINS[setting.scale].middles)
     plots: list[Panel] = []
     rows: list[tuple[str, ...]] = []
     for name, line in panels.of("6").items():
-        rows_of = line[0.0].draws
+        kept = moved(line[0.0])
+        rows_of = line[0.0].draws.filter(kept)
+        if rows_of.num_rows == 0:
+            return ("No attack succeeded: nothing to draw.",)
         counts = np.stack(rows_of["counts"].to_numpy(zero_copy_only=False)).sum(axis=0)
         shares = tuple(float(v) for v in 100 * counts / counts.sum())
         axes = ("C(x_adv) − x (pixels in [0, 1])", "share of pixels (%)")
@@ -75,10 +79,8 @@ def _figure6(setting: Setting, panels: Panels) -> tuple[Figure, Grid]:
         label, said = rows_of["label"].to_numpy(), rows_of["predicted"].to_numpy()
         spread, length = (float(rows_of[c].to_numpy().mean()) for c in ("std", "l2"))
         rows.append((name, f"{spread:.4f}", f"{length:.2f}", share_of(label == said).percent))
-    n = panels.of("6")["FC"][0.0].draws.num_rows
-    caption = (
-        f"All pixels of {n} images; the outermost bins hold all that lies beyond. {setting.words}."
-    )
+    n = int(moved(panels.of("6")["FC"][0.0]).sum())
+    caption = f"All pixels of {n} images that C&W moved across; outermost bins: all that lies beyond. {setting.words}."
     header = ("channel", "std of deltas", "mean L2", "right labels")
     return (
         Figure("table3_fig06", "Figure 6: distributions of deltas", caption, tuple(plots)),

@@ -53,7 +53,11 @@ def chapter(experiment: Experiment, where: Setting, store: Store) -> Chapter:
     tasks = plan(m for cell in cells for m in cell.measures).tasks
     seconds = sum(float(str(store.run(key_of(t)).get("seconds", 0))) for t in tasks)
     shown = experiment.sections(where, results)
-    return Chapter(experiment, where, shown, experiment.claims(results), seconds)
+    claims = experiment.claims(results)
+    if where.scale in experiment.stand_ins:
+        words = (experiment.words or {}).get(where.scale, where.words)
+        claims = tuple(replace(c, evidence=f"[{words}] {c.evidence}") for c in claims)
+    return Chapter(experiment, where, shown, claims, seconds)
 
 
 def claims_grid(claims: Sequence[Claim], title: str = "Claims") -> Grid:

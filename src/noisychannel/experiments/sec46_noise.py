@@ -30,7 +30,6 @@ from noisychannel.experiments.sec46_claims import (
     claims,
 )
 from noisychannel.experiments.setting import Cell, Experiment, Result, Scale, Setting
-from noisychannel.experiments.verdict import number
 from noisychannel.measures import LayerStatistics
 from noisychannel.norms import Linf
 from noisychannel.report.figure import Figure, Grid, Panel, Series
@@ -204,10 +203,10 @@ def _tensor_grid(rows: Rows) -> Grid:
             ours = (
                 f"{t.input_count.sum():,.0f}",
                 f"{t.weight_count.sum():,.0f}",
-                number(t.count_ratio),
+                f"{t.count_ratio:.3g}",
                 f"{t.input_std.mean():.3f}",
                 f"{t.weight_std.mean():.3f}",
-                number(t.std_ratio),
+                f"{t.std_ratio:.3g}",
             )
         lines.append((name, *ours))
     return Grid(

@@ -218,4 +218,13 @@ def _sections(setting: Setting, results: tuple[Result, ...]) -> tuple[Section, .
     return (Section(title, (f"{words}.", *about, *parts)),)
 
 
-SECR = Experiment("secr", "Section R: time series", SUBSETS, _cells, _sections, claims, words=WORDS)
+SECR = Experiment(
+    "secr",
+    "Section R: time series",
+    SUBSETS,
+    _cells,
+    _sections,
+    claims,
+    words=WORDS,
+    stand_ins=("smoke", "desk"),
+)

@@ -120,6 +120,7 @@ class Experiment:
         sections: results → what the report shows.
         claims: results → checks.
         words: data and networks of each scale, where they are not the setting's.
+        stand_ins: scales at which other data stand for those that the claims are about; each claim then says so.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Experiment:
     sections: Callable[[Setting, tuple[Result, ...]], tuple[Section, ...]]
     claims: Callable[[tuple[Result, ...]], tuple[Claim, ...]]
     words: Mapping[Scale, str] | None = None
+    stand_ins: tuple[Scale, ...] = ()
 
 
 def digits_network(execution: Execution, seed: int = 0) -> Trained:

@@ -1,28 +1,29 @@
 """Holds, does not hold, undecided: what an interval says of a bound."""
 
-from noisychannel.report.stats import Estimate
+from noisychannel.report.stats import ENOUGH, Estimate
 
-__all__ = ["above", "below", "every", "less", "number"]
+__all__ = ["above", "below", "every", "number", "off"]
 
 
 def above(estimate: Estimate, bound: float) -> bool | None:
-    """True where the whole interval lies above the bound, False where it lies below, else None."""
+    """True where the whole interval lies above the bound, False where it lies below, else None; of few None."""
+    if estimate.n < ENOUGH:
+        return None
     if estimate.low > bound:
         return True
     return False if estimate.high < bound else None
 
 
 def below(estimate: Estimate, bound: float) -> bool | None:
-    """True where the whole interval lies below the bound, False where it lies above, else None."""
+    """True where the whole interval lies below the bound, False where it lies above, else None; of few None."""
     found = above(estimate, bound)
     return None if found is None else not found
 
 
-def less(one: Estimate, other: Estimate) -> bool | None:
-    """True where the one interval lies wholly below the other, False where wholly above, else None."""
-    if one.high < other.low:
-        return True
-    return False if one.low > other.high else None
+def off(estimate: Estimate, constant: float) -> Estimate:
+    """The estimate less a constant."""
+    value, low, high = (v - constant for v in (estimate.value, estimate.low, estimate.high))
+    return estimate._replace(value=value, low=low, high=high)
 
 
 def every(*verdicts: bool | None) -> bool | None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from noisychannel.report.numbers import mean_of
+from noisychannel.report.numbers import difference_of
 from noisychannel.report.stats import LEVEL, RESAMPLES, Estimate
 
 __all__ = [
@@ -15,7 +15,8 @@ __all__ = [
     "Answers",
     "Window",
     "answers",
-    "best_lead",
+    "best_level",
+    "lead",
     "window",
 ]
 
@@ -41,8 +42,8 @@ class Answers(NamedTuple):
 def answers(rows: pa.Table, of: np.ndarray | None = None) -> Answers:
     """Shares of a `Recovery`'s rows, by example.
 
-    An example was fooled if it was right before, which an attack that moved it shows, and is wrong: what was wrong
-    before stays where it is.
+    An example was fooled if the attack moved it and it is wrong. What was wrong before stays where it is, unless the
+    attack wants a confidence (κ > 0): ask about the examples that one of κ = 0 moved.
 
     Args:
         rows: of one attack and one level of noise.
@@ -103,27 +104,27 @@ def window(shares: np.ndarray, distances: np.ndarray, *, seed: int = 0) -> Windo
         Estimate(value, min(value, float(a)), max(value, float(b)), n, "bootstrap")
         for value, (a, b) in zip(whole, _percentiles(np.array(found)), strict=True)
     )
-    return Window(low, high, best_lead(shares), (_lead(shares[0]), _lead(shares[-1])))
+    return Window(low, high, best_level(shares)[1], (lead(shares[0]), lead(shares[-1])))
 
 
-def best_lead(shares: np.ndarray) -> Estimate:
-    """Original less next answers at the level (levels, n, 3) that is best for one half of the examples, of the other.
+def best_level(shares: np.ndarray) -> tuple[int, Estimate]:
+    """The level (levels, n, 3) at which the original class leads most on half of the examples, its lead on the others.
 
     The greatest of many leads, on the examples that it is the greatest for, would be luck.
     """
     best = int(np.argmax(_leads(shares[:, ::2].mean(axis=1))))
-    return _lead(shares[best, 1::2] if shares.shape[1] > 1 else shares[best])
+    return best, lead(shares[best, 1::2] if shares.shape[1] > 1 else shares[best])
+
+
+def lead(shares: np.ndarray, which: int = ORIGINAL) -> Estimate:
+    """One class's share less the greater of the others', at one level (n, 3); the rival is named by all examples."""
+    rival = max((c for c in range(3) if c != which), key=lambda c: float(shares[:, c].mean()))
+    return difference_of(shares[:, which] - shares[:, rival])
 
 
 def _leads(means: np.ndarray) -> np.ndarray:
     """Original less the greater of the others, per level (levels, 3) → (levels,)."""
     return means[:, 0] - means[:, 1:].max(axis=1)
-
-
-def _lead(shares: np.ndarray) -> Estimate:
-    """The same at one level (n, 3), with its interval: the greater of the others is named by all examples."""
-    other = 1 + int(np.argmax(shares[:, 1:].mean(axis=0)))
-    return mean_of(shares[:, 0] - shares[:, other])
 
 
 def _ends(leads: np.ndarray, distances: np.ndarray) -> tuple[float, float] | None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from noisychannel.report.stats import LEVEL, RESAMPLES, Estimate, wilson
+from noisychannel.report.stats import ENOUGH, LEVEL, RESAMPLES, Estimate, wilson
 
-__all__ = ["equivalent", "mean_of", "median_of", "ratio_of_means", "share_of"]
+__all__ = ["difference_of", "equivalent", "mean_of", "median_of", "ratio_of_means", "share_of"]
 
 
 def mean_of(values: np.ndarray, *, seed: int = 0) -> Estimate:
@@ -48,6 +48,33 @@ def ratio_of_means(above: np.ndarray, below: np.ndarray, *, seed: int = 0) -> Es
     return _estimate(float(one.mean() / two.mean()), found, len(one))
 
 
+def difference_of(values: np.ndarray, *, seed: int = 0) -> Estimate:
+    """Mean of one difference of shares per example, each in [−1, 1], by a percentile bootstrap over examples.
+
+    The resampled population has half an example of difference +1, half of −1 and one of 0 added, so that the
+    interval has a width where no example differs; the value has nothing added.
+
+    Raises:
+        ValueError: no value, or one outside [−1, 1].
+
+    Source: Agresti & Min 2005 (the added examples).
+    """
+    found = _full(values)
+    if np.abs(found).max() > 1:
+        raise ValueError("values: expected differences of shares, in [−1, 1]")
+    levels, counts = np.unique(
+        np.concatenate([found, [1.0, -1.0, 0.0, 0.0]]).round(12), return_counts=True
+    )
+    # Twice each example and once each of the added, of which 0 counts twice.
+    weights = 2.0 * counts
+    weights[np.isin(levels, (-1.0, 1.0))] -= 1
+    weights[levels == 0] -= 2
+    n = len(found)
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(n, weights / weights.sum(), size=RESAMPLES) @ levels / n
+    return _estimate(float(found.mean()), drawn, n)
+
+
 def share_of(which: np.ndarray) -> Estimate:
     """Share of examples of which something is true, with Wilson's interval.
 
@@ -60,8 +87,12 @@ def share_of(which: np.ndarray) -> Estimate:
 def equivalent(difference: Estimate, margin: float) -> bool | None:
     """Whether a difference is smaller than the margin: True or False where its whole interval says so, else None.
 
+    Fewer than 10 examples say nothing.
+
     Source: Schuirmann 1987 (two one-sided tests), at 2.5 % each.
     """
+    if difference.n < ENOUGH:
+        return None
     if -margin < difference.low and difference.high < margin:
         return True
     if difference.low >= margin or difference.high <= -margin:

@@ -27,7 +27,7 @@ __all__ = [
 LEVEL = 0.95
 RESAMPLES = 2000
 ENOUGH = 10
-"""Fewer images than this on one side of 0/1 outcomes are too few for a percentile bootstrap."""
+"""Fewer examples than this decide nothing; on one side of 0/1 outcomes, they are too few for a percentile bootstrap."""
 
 
 class Estimate(NamedTuple):
