@@ -464,10 +464,11 @@ def test_width_is_in_decades_and_of_images_that_all_attacks_moved() -> None:
 
 
 def test_a_class_that_is_answered_to_anything_is_not_recovered() -> None:
-    """At the greatest noise all say class 6: images of that class are "right" there, and are left out."""
+    """At much noise all say class 6: images of that class are "right" there, and are left out."""
     world = list(recovery())
+    levels = sorted({float(r.place["epsilon"]) for r in world})
     for i, r in enumerate(world):
-        if r.place["epsilon"] == max(float(o.place["epsilon"]) for o in world):
+        if r.place["epsilon"] == levels[-2]:
             at = r.draws.schema.get_field_index("predicted")
             six = pa.array(np.full(r.draws.num_rows, 6))
             world[i] = Result(r.place, r.draws.set_column(at, "predicted", six), None)

@@ -50,15 +50,16 @@ def fooled(results: tuple[Result, ...]) -> dict[float, Seen]:
         common = mine if common is None else np.intersect1d(common, mine)
     if common is None or len(common) == 0:
         return {}
-    loudest = max(by[min(by)].items())[1].draws
-    common = common[~np.isin(common, _said_anyway(loudest))]
+    anyway = [_said_anyway(r.draws) for r in by[min(by)].values()]
+    common = np.setdiff1d(common, np.concatenate(anyway))
     return {kappa: _seen(by[kappa], common) for kappa in sorted(by)} if len(common) else {}
 
 
 def _said_anyway(rows: pa.Table) -> np.ndarray:
-    """Index of the images of the class that is answered to more than half of all questions at the greatest noise.
+    """Index of the images of the class that is answered to more than half of the questions of a noise level.
 
-    Their label is given back by a network that sees nothing of them: that is no recovery.
+    Their label is given back by a network that hardly sees them: that is no recovery. (Our ResNet-20 says frog at
+    σ .3 to .6, and bird at 1.9.)
     """
     said = rows["predicted"].to_numpy()
     classes, times = np.unique(said, return_counts=True)
