@@ -5,12 +5,19 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from noisychannel.experiments.defended import points
 from noisychannel.experiments.setting import Claim, Result
 from noisychannel.experiments.verdict import above, below, every, number
-from noisychannel.experiments.window import ADVERSARIAL, ORIGINAL, OTHER, answers, best_level, lead
+from noisychannel.experiments.window import (
+    ADVERSARIAL,
+    ORIGINAL,
+    OTHER,
+    answers,
+    best_level,
+    lead,
+    said_anyway,
+)
 from noisychannel.report.numbers import mean_of
 
 __all__ = ["Seen", "claims", "fooled", "width"]
@@ -50,21 +57,9 @@ def fooled(results: tuple[Result, ...]) -> dict[float, Seen]:
         common = mine if common is None else np.intersect1d(common, mine)
     if common is None or len(common) == 0:
         return {}
-    anyway = [_said_anyway(r.draws) for r in by[min(by)].values()]
+    anyway = [said_anyway(r.draws) for r in by[min(by)].values()]
     common = np.setdiff1d(common, np.concatenate(anyway))
     return {kappa: _seen(by[kappa], common) for kappa in sorted(by)} if len(common) else {}
-
-
-def _said_anyway(rows: pa.Table) -> np.ndarray:
-    """Index of the images of the class that is answered to more than half of the questions of a noise level.
-
-    Their label is given back by a network that hardly sees them: that is no recovery. (Our ResNet-20 says frog at
-    σ .3 to .6, and bird at 1.9.)
-    """
-    said = rows["predicted"].to_numpy()
-    classes, times = np.unique(said, return_counts=True)
-    favourite = classes[times > len(said) / 2]
-    return rows["index"].to_numpy()[np.isin(rows["label"].to_numpy(), favourite)]
 
 
 def _seen(line: Mapping[float, Result], images: np.ndarray) -> Seen:

@@ -8,7 +8,7 @@ from noisychannel.experiments.defended import points
 from noisychannel.experiments.series_setting import NETWORKS
 from noisychannel.experiments.setting import Claim, Result
 from noisychannel.experiments.verdict import above, below, every, number
-from noisychannel.experiments.window import answers, best_level, window
+from noisychannel.experiments.window import answers, best_level, said_anyway, window
 from noisychannel.report.numbers import difference_of
 from noisychannel.report.stats import correct_matrix
 
@@ -58,11 +58,15 @@ class Seen(NamedTuple):
 
 
 def fooled(results: tuple[Result, ...]) -> Seen | None:
-    """The series that C&W fooled the network with; None: there are none."""
+    """The series that C&W fooled the network with, but for classes answered whatever is shown; None: there are none."""
     cells = [r for r in results if r.place["what"] == "window"]
     cells.sort(key=lambda r: float(r.place["sigma"]))
-    found = [answers(r.draws) for r in cells]
-    if not found or len(found[0].examples) == 0:
+    if not cells:
+        return None
+    anyway = np.concatenate([said_anyway(r.draws) for r in cells])
+    series = np.setdiff1d(answers(cells[0].draws).examples, anyway)
+    found = [answers(r.draws, series) for r in cells]
+    if len(series) == 0:
         return None
     # In units of the series' standard deviation, of which one is the same everywhere.
     unit = float(cells[0].place["unit"])

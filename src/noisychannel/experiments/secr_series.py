@@ -56,8 +56,25 @@ SUBSETS: dict[Scale, str] = {
     "paper": "first:1965",
 }
 
-# From a tenth of the paper's window to beyond what any label stands (ECG5000: L2 = 11.8 σ).
-_SIGMAS = (0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.14, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0)
+# From a hundredth of the paper's window to beyond what any label stands (ECG5000: L2 = 11.8 σ).
+_SIGMAS = (
+    0.001,
+    0.003,
+    0.01,
+    0.02,
+    0.03,
+    0.04,
+    0.06,
+    0.08,
+    0.1,
+    0.14,
+    0.2,
+    0.3,
+    0.5,
+    0.8,
+    1.2,
+    2.0,
+)
 _REPEATS: dict[Scale, int] = {"smoke": 10, "desk": 20, "paper": 100}
 _ANSWERS = ("original", "adversarial", "other")
 
