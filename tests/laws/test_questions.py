@@ -11,7 +11,8 @@ from noisychannel.channels import Gauss
 from noisychannel.data import DataSpec
 from noisychannel.defenses import Defense, Operated, RobustNet
 from noisychannel.engine import Analyse, Execution, Store, answer, run, serial
-from noisychannel.measures import QUESTIONS, Asked, Question
+from noisychannel.measures import QUESTIONS, Asked, Question, TaylorTerms
+from noisychannel.measures.question import class_of
 from noisychannel.networks import Foreign, SmallNet, prepare
 from noisychannel.noise import GaussLaw
 from noisychannel.types import Batch
@@ -103,3 +104,22 @@ def _digits() -> Foreign:
         torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 10)
     ).eval()
     return Foreign(module, (1, 8, 8))
+
+
+def test_no_number_is_no_answer() -> None:
+    """A row of NaN would be class 0 to argmax: a "recovered" image of that class."""
+    logits = torch.tensor([[0.0, 1.0], [torch.nan, 2.0], [torch.inf, 0.0]])
+    assert class_of(logits).tolist() == [1, -1, -1]
+    assert class_of(logits[None]).tolist() == [[1, -1, -1]]
+
+    class Silent(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return MODULE(x) * torch.nan
+
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    batch = Batch(x, torch.zeros(4, dtype=torch.long), torch.arange(4))
+    silent = Asked(Defense(SPEC), Silent(), x, batch)
+    for question in QUESTIONS:
+        found = rows(question, silent)
+        if "predicted" in found.column_names and not isinstance(question, TaylorTerms):
+            assert set(found["predicted"].to_pylist()) == {-1}, question

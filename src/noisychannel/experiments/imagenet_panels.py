@@ -27,7 +27,7 @@ from noisychannel.experiments.window import ORIGINAL, Answers, answers, lead
 from noisychannel.interop.authors import AuthorsUnits
 from noisychannel.measures import Asked, Deltas, Pictures, Recovery
 from noisychannel.measures.jacobian import scaled
-from noisychannel.measures.question import column
+from noisychannel.measures.question import class_of, column
 from noisychannel.report.numbers import difference_of, mean_of
 from noisychannel.report.stats import accuracy
 from noisychannel.threats import non_adaptive
@@ -85,7 +85,7 @@ class LabelGradient:
     Source: paper M, Figure 12.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scale: tuple[float, ...] = ()
 
     @property
@@ -103,7 +103,7 @@ class LabelGradient:
             {
                 "index": column(asked.batch.index),
                 "label": column(asked.batch.y),
-                "predicted": column(look.logits.argmax(dim=1)),
+                "predicted": column(class_of(look.logits)),
                 "slope": column(scaled(gradient, self.scale).flatten(1).norm(dim=1)),
             }
         )

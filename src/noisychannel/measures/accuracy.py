@@ -7,6 +7,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from noisychannel.defenses import Defense, answers
+from noisychannel.measures.question import class_of
 from noisychannel.norms import L0, L2, Linf
 from noisychannel.objectives import label_margin
 from noisychannel.types import Adversarials, Batch, Images, Status
@@ -70,7 +71,7 @@ def draws(
             "draw": np.tile(np.arange(count, dtype=np.int32), n),
             # −1: no answer (NaN logits), never right.
             "weight_draw": _weight_draws(defense, batch, count),
-            "predicted": _ints(flat.argmax(dim=1).where(flat.isfinite().all(dim=1), -1)),
+            "predicted": _ints(class_of(flat)),
             "margin": _floats(label_margin(flat, label), "float32"),
             "defended_l2": _floats(said.moved.T.reshape(-1), "float32"),
             "probabilities": pa.FixedSizeListArray.from_arrays(pa.array(probabilities), classes),

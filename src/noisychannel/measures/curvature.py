@@ -13,7 +13,7 @@ from torch import Tensor
 from noisychannel import rng
 from noisychannel.errors import expected
 from noisychannel.measures.jacobian import Loss, scaled
-from noisychannel.measures.question import Asked, Look, column
+from noisychannel.measures.question import Asked, Look, class_of, column
 from noisychannel.norms import per_example
 
 __all__ = ["AUTHORS_POWER", "Curvature"]
@@ -48,7 +48,7 @@ class Curvature:
         `Jacobian` gives the same exactly from K backward passes.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     loss: Loss = "cross-entropy"
     method: Literal["lanczos", "power"] = "lanczos"
     steps: int = 30
@@ -83,7 +83,7 @@ class Curvature:
                 "index": column(asked.batch.index),
                 "label": column(asked.batch.y),
                 "draw": np.full(len(start), look.draw, dtype=np.int64),
-                "predicted": column(look.logits.argmax(dim=1)),
+                "predicted": column(class_of(look.logits)),
                 "smallest": column(ends[:, 0]),
                 "largest": column(ends[:, 1]),
                 "residual": column(residual),
@@ -152,14 +152,18 @@ def _lanczos(
             for old in basis:
                 moved = moved - (moved * old).sum(dim=1, keepdim=True) * old
         size = moved.norm(dim=1)
-        values, vectors = torch.linalg.eigh(_tridiagonal(diagonal, beside))
+        projected = _tridiagonal(diagonal, beside)
+        # An example whose network gives no number has no eigenvalue, and must not stop the others.
+        known = projected.isfinite().all(dim=2).all(dim=1)
+        values, vectors = torch.linalg.eigh(projected.where(known[:, None, None], 0.0))
+        values = values.where(known[:, None], torch.nan)
         now = torch.stack([values[:, 0], values[:, -1]], dim=1)
         largest = now.abs().amax(dim=1).clamp_min(1e-30)
         still = ((now - ends).abs() <= tolerance * largest[:, None]).all(dim=1) & (step > 0)
         ends = torch.where(done[:, None], ends, now)
         residual = torch.where(done, residual, (size * vectors[:, -1, -1]).abs())
         # Where the space is exhausted the next direction would be rounding.
-        done |= still | (size <= 1e-7 * largest)
+        done |= still | (size <= 1e-7 * largest) | ~known
         beside.append(size)
         basis.append(moved / size.clamp_min(1e-300)[:, None])
         if bool(done.all()):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from noisychannel.errors import expected
-from noisychannel.measures.question import Asked, Look, column, vectors
+from noisychannel.measures.question import Asked, Look, class_of, column, vectors
 
 __all__ = [
     "Jacobian",
@@ -54,7 +54,7 @@ class Jacobian:
         steps of power iteration: exact, and eigenvalues of either sign.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     draws: int = 1
     scale: tuple[float, ...] = ()
 
@@ -81,7 +81,7 @@ class Jacobian:
                 "index": column(asked.batch.index),
                 "label": column(asked.batch.y),
                 "draw": np.full(len(p), look.draw, dtype=np.int64),
-                "predicted": column(look.logits.argmax(dim=1)),
+                "predicted": column(class_of(look.logits)),
                 "probabilities": vectors(p),
                 "gram": vectors(gram.flatten(1)),
                 "straight": np.full(len(p), straight),

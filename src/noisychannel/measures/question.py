@@ -14,7 +14,7 @@ from noisychannel import rng
 from noisychannel.defenses import Defense, global_noise
 from noisychannel.types import Batch, Images
 
-__all__ = ["Asked", "Look", "Question", "column", "vectors"]
+__all__ = ["Asked", "Look", "Question", "class_of", "column", "vectors"]
 
 
 class Look(NamedTuple):
@@ -89,6 +89,11 @@ class Question(Protocol):
         ...
 
     def __call__(self, asked: Asked) -> pa.Table: ...
+
+
+def class_of(logits: Tensor) -> Tensor:
+    """The class of each row (…, k) → (…), −1 where a logit is no number: that is an answer to nothing."""
+    return logits.argmax(dim=-1).where(logits.isfinite().all(dim=-1), -1)
 
 
 def column(values: Tensor) -> np.ndarray:

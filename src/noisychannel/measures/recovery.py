@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from noisychannel.errors import expected
-from noisychannel.measures.question import Asked, column
+from noisychannel.measures.question import Asked, class_of, column
 from noisychannel.norms import L2
 
 __all__ = ["Deltas", "Pictures", "Recovery"]
@@ -32,7 +32,7 @@ class Recovery:
     Differs: the paper's text measures to the adversarial image, its code to the original (details §6): both here.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     draws: int = 100
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class Recovery:
     def __call__(self, asked: Asked) -> pa.Table:
         """Rows per (draw, example)."""
         x, clean, l2 = asked.x, asked.batch.x, L2()
-        fooled = asked.bare(x).argmax(dim=1)
+        fooled = class_of(asked.bare(x))
         tables = [
             pa.table(
                 {
@@ -55,7 +55,7 @@ class Recovery:
                     "label": column(asked.batch.y),
                     "adversarial": column(fooled),
                     "draw": np.full(len(x), look.draw, dtype=np.int64),
-                    "predicted": column(look.logits.argmax(dim=1)),
+                    "predicted": column(class_of(look.logits)),
                     "to_original": column(l2.distance(look.seen.detach(), clean)),
                     "to_adversarial": column(l2.distance(look.seen.detach(), x)),
                     "attack": column(l2.distance(x, clean)),
@@ -83,7 +83,7 @@ class Deltas:
     Source: paper H, Figure 6.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     bins: int = 200
     low: float = -0.3
     high: float = 0.3
@@ -118,7 +118,7 @@ class Deltas:
             {
                 "index": column(asked.batch.index),
                 "label": column(asked.batch.y),
-                "predicted": column(look.logits.argmax(dim=1)),
+                "predicted": column(class_of(look.logits)),
                 "mean": column(delta.mean(dim=1)),
                 "std": column(delta.std(dim=1, correction=0)),
                 "l2": column(delta.norm(dim=1)),
@@ -137,7 +137,7 @@ class Pictures:
     Source: paper O, Figure 17.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     @property
     def work(self) -> float:
@@ -154,14 +154,14 @@ class Pictures:
             raise expected("Pictures", "images (n, colours, height, width)", tuple(asked.x.shape))
         (look,) = asked.looks(1)
         n, colours, height, width = asked.x.shape
-        original, attacked = (asked.bare(x).argmax(dim=1) for x in (asked.batch.x, asked.x))
+        original, attacked = (class_of(asked.bare(x)) for x in (asked.batch.x, asked.x))
         return pa.table(
             {
                 "index": column(asked.batch.index),
                 "label": column(asked.batch.y),
                 "said_of_original": column(original),
                 "said_of_x": column(attacked),
-                "predicted": column(look.logits.argmax(dim=1)),
+                "predicted": column(class_of(look.logits)),
                 "l2": column(L2().distance(look.seen.detach(), asked.batch.x)),
                 "height": np.full(n, height),
                 "width": np.full(n, width),

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from noisychannel import rng
 from noisychannel.errors import expected
-from noisychannel.measures.jacobian import jacobian_of
-from noisychannel.measures.question import Asked, column
+from noisychannel.measures.jacobian import is_piecewise_linear, jacobian_of
+from noisychannel.measures.question import Asked, class_of, column
 from noisychannel.norms import per_example
 
 __all__ = ["TaylorTerms"]
@@ -33,12 +33,12 @@ class TaylorTerms:
         draws: directions per length.
 
     Raises:
-        UserError: no length, one that is not positive, or draws below 1.
+        UserError: no length, one that is not positive, draws below 1, or, when asked, a network that bends.
 
     Source: paper 3.3, F.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     lengths: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
     draws: int = 4
 
@@ -55,11 +55,13 @@ class TaylorTerms:
 
     def __call__(self, asked: Asked) -> pa.Table:
         """Rows per (example, length, direction)."""
+        if not all(is_piecewise_linear(few) for few in asked.first(2).looks(1)):
+            raise expected("TaylorTerms", "a piecewise linear network", "one that bends")
         (look,) = asked.looks(1)
         x = look.seen.detach()
         jacobian = jacobian_of(look).double()
         p = look.logits.detach().double().softmax(dim=1)
-        chosen = p.argmax(dim=1)
+        chosen, predicted = p.argmax(dim=1), class_of(look.logits)
         own = p.gather(1, chosen[:, None])[:, 0]
         tables: list[pa.Table] = []
         for draw in range(self.draws):
@@ -75,24 +77,24 @@ class TaylorTerms:
                 changed = said.gather(1, chosen[:, None])[:, 0] - own
                 kept = (said.argmax(dim=1) == chosen).long()
                 terms = (changed, length * first, length**2 * second)
-                tables.append(_table(asked, chosen, draw, length, terms, kept))
+                tables.append(_table(asked, predicted, draw, length, terms, kept))
         return pa.concat_tables(tables)
 
 
 def _table(
     asked: Asked,
-    chosen: Tensor,
+    predicted: Tensor,
     draw: int,
     length: float,
     terms: tuple[Tensor, Tensor, Tensor],
     kept: Tensor,
 ) -> pa.Table:
-    n = len(chosen)
+    n = len(predicted)
     return pa.table(
         {
             "index": column(asked.batch.index),
             "label": column(asked.batch.y),
-            "predicted": column(chosen),
+            "predicted": column(predicted),
             "draw": np.full(n, draw, dtype=np.int64),
             "length": np.full(n, length),
             "changed": column(terms[0]),
