@@ -1,6 +1,7 @@
 """The paper's experiments: what is planned, what is claimed, what is shown, and that claims can fail."""
 
 import html
+import math
 import os
 import re
 from collections.abc import Callable
@@ -69,9 +70,16 @@ RATES = (
     TABLE1,
 )  # whose every number is an accuracy; the others have tests of their own
 rates = pytest.mark.parametrize("experiment", RATES, ids=lambda e: e.name)
-# What the paper's own numbers do not bear out: peaks after PGD lie 5.7 points apart, those after C&W are undecided
-# with 200 images.
-NOT_THE_PAPERS = {"fig01-PGD-equivalent", "fig01-C&W-equivalent"}
+# What the paper's own numbers do not bear out: its peaks stand at L2 .48 to 1.09 after PGD, .52 to 1.44 after C&W.
+NOT_THE_PAPERS = {"fig01-PGD-similar", "fig01-C&W-similar"}
+# What they leave undecided with 2,000 images: peaks 5.7 and 4.4 points apart (margin 5), a drop of 44.65 points (bound
+# 44.3), 4.45 % (bound 5).
+UNDECIDED_AS_PUBLISHED = {
+    "fig01-PGD-equivalent",
+    "fig01-C&W-equivalent",
+    "table1-retested-laplace-drop",
+    "table1-retested-to-fc",
+}
 
 
 def smoke(experiment: Experiment) -> Setting:
@@ -177,22 +185,24 @@ Accuracy = Callable[[dict[str, str | float]], float]
 Length = Callable[[dict[str, str | float]], float]
 
 
-def draws_of(share: float, distortion: float = 0.5, count: int = 1) -> pa.Table:
+def draws_of(
+    share: float, distortion: float = 0.5, count: int = 1, images: int = IMAGES
+) -> pa.Table:
     """Rows of a defense that answers rightly on the first `share` of the images."""
-    label = np.repeat(np.arange(IMAGES) % 10, count)
-    right = np.repeat(np.arange(IMAGES) < round(share * IMAGES), count)
+    label = np.repeat(np.arange(images) % 10, count)
+    right = np.repeat(np.arange(images) < round(share * images), count)
     predicted = np.where(right, label, (label + 1) % 10)
-    probabilities = np.full((IMAGES * count, 10), 0.01, dtype=np.float32)
-    probabilities[np.arange(IMAGES * count), predicted] = 0.91
+    probabilities = np.full((images * count, 10), 0.01, dtype=np.float32)
+    probabilities[np.arange(images * count), predicted] = 0.91
     return pa.table(
         {
-            "index": np.repeat(np.arange(IMAGES), count),
+            "index": np.repeat(np.arange(images), count),
             "label": label,
-            "candidate": np.zeros(IMAGES * count, dtype=np.int32),
-            "draw": np.tile(np.arange(count, dtype=np.int32), IMAGES),
+            "candidate": np.zeros(images * count, dtype=np.int32),
+            "draw": np.tile(np.arange(count, dtype=np.int32), images),
             "predicted": predicted,
             "margin": np.where(right, 1.0, -1.0).astype(np.float32),
-            "defended_l2": np.full(IMAGES * count, distortion, dtype=np.float32),
+            "defended_l2": np.full(images * count, distortion, dtype=np.float32),
             "probabilities": pa.FixedSizeListArray.from_arrays(
                 pa.array(probabilities.reshape(-1)), 10
             ),
@@ -200,16 +210,16 @@ def draws_of(share: float, distortion: float = 0.5, count: int = 1) -> pa.Table:
     )
 
 
-def examples_of(length: float) -> pa.Table:
+def examples_of(length: float, images: int = IMAGES) -> pa.Table:
     """Rows of an attack: the first ten images were not moved."""
-    moved = np.where(np.arange(IMAGES) < 10, 0.0, length)
+    moved = np.where(np.arange(images) < 10, 0.0, length)
     return pa.table(
         {
-            "index": np.arange(IMAGES),
-            "label": np.arange(IMAGES) % 10,
-            "status": ["found"] * IMAGES,
+            "index": np.arange(images),
+            "label": np.arange(images) % 10,
+            "status": ["found"] * images,
             "l2": moved,
-            "forwards": np.full(IMAGES, 77),
+            "forwards": np.full(images, 77),
         }
     )
 
@@ -222,17 +232,29 @@ def _places(name: str) -> list[tuple[tuple[tuple[str, str | float], ...], bool]]
     return [(cell.place, cell.measures[0].craft is not None) for cell in cells]
 
 
+def seen(place: dict[str, str | float]) -> float:
+    """Figure 1's distortions: the paper's at the peak, in proportion to the strength beside it."""
+    if "panel" not in place:
+        return 0.6
+    if place["series"] == "none":
+        return 0.001
+    return PEAKS[str(place["panel"])][str(place["series"])][1] * 2.0 ** doublings(place)
+
+
 def fabricated(
-    experiment: Experiment, accuracy: Accuracy, length: Length = lambda _: 0.3
+    experiment: Experiment,
+    accuracy: Accuracy,
+    length: Length = lambda _: 0.3,
+    far: Length = seen,
+    images: int = IMAGES,
 ) -> tuple[Result, ...]:
     """A result in every place of the experiment."""
     out: list[Result] = []
     for cell_place, attacked in _places(experiment.name):
         place = dict(cell_place)
-        examples = examples_of(length(place)) if attacked else None
-        far = float(place.get("strength", 0.5)) + 0.1
+        examples = examples_of(length(place), images) if attacked else None
         count = 16 if place.get("network") in RANDOM else 1
-        out.append(Result(place, draws_of(accuracy(place), far, count), examples))
+        out.append(Result(place, draws_of(accuracy(place), far(place), count, images), examples))
     return tuple(out)
 
 
@@ -249,16 +271,34 @@ def shuffled(results: tuple[Result, ...]) -> tuple[Result, ...]:
 
 
 def recovered(place: dict[str, str | float]) -> float:
-    """Figure 1 as the paper has it: nothing without a defense, most labels at the fourth strength."""
+    """Figure 1 as the paper has it: nothing without a defense, the peak at one strength, less on either side."""
     if place["series"] == "none":
         return 0.0
-    return PEAKS[str(place["panel"])][str(place["series"])][0] / 100 - 0.01 * float(
-        abs(float(place["strength"]) - peak_strength(str(place["series"]))) > 1e-9
-    )
+    highest = PEAKS[str(place["panel"])][str(place["series"])][0] / 100
+    return highest - min(0.3, 0.1 * abs(doublings(place)))
 
 
 def peak_strength(series: str) -> float:
     return {"FC": 40.0, "CD": 5.0, "SVD": 40.0}.get(series, 0.01)
+
+
+def doublings(place: dict[str, str | float]) -> float:
+    """How often a strength is twice that of its series' peak; a bit less is twice as much."""
+    series, strength = str(place["series"]), float(place["strength"])
+    if series == "CD":
+        return peak_strength(series) - strength
+    return math.log2(strength / peak_strength(series))
+
+
+def alike(place: dict[str, str | float]) -> float:
+    """Figure 1 with one curve for all channels."""
+    return (
+        0.85
+        + recovered(place)
+        - recovered({**place, "strength": peak_strength(str(place["series"]))})
+        if place["series"] != "none"
+        else 0.0
+    )
 
 
 def transferred(place: dict[str, str | float]) -> float:
@@ -298,18 +338,41 @@ PAPER: dict[str, Accuracy] = {
 }
 
 
-def claims_of(experiment: Experiment, accuracy: Accuracy) -> dict[str, Claim]:
-    return {c.name: c for c in experiment.claims(fabricated(experiment, accuracy))}
+def claims_of(
+    experiment: Experiment, accuracy: Accuracy, far: Length = seen, images: int = IMAGES
+) -> dict[str, Claim]:
+    results = fabricated(experiment, accuracy, far=far, images=images)
+    return {c.name: c for c in experiment.claims(results)}
 
 
 @rates
 def test_every_claim_holds_on_the_papers_own_numbers(experiment: Experiment) -> None:
-    found = claims_of(experiment, PAPER[experiment.name])
+    found = claims_of(experiment, PAPER[experiment.name], images=2000)
     assert found
-    # With 200 images some are undecided; none is denied but those that the paper's own numbers deny.
-    assert {c.name for c in found.values() if c.holds is False} <= NOT_THE_PAPERS
-    assert sum(c.holds is True for c in found.values()) >= len(found) // 2
-    assert all(c.sentence and re.search(r"\d", c.evidence) for c in found.values())
+    wanted = dict.fromkeys(found, True)
+    wanted |= {name: None for name in UNDECIDED_AS_PUBLISHED if name in found}
+    wanted |= {name: False for name in NOT_THE_PAPERS if name in found}
+    assert {name: c.holds for name, c in found.items()} == wanted
+    assert all(c.sentence and c.where and re.search(r"\d", c.evidence) for c in found.values())
+
+
+def one_place(place: dict[str, str | float]) -> float:
+    """All channels at the same distortion at their peaks."""
+    return 0.001 if place["series"] == "none" else 0.8 * 2.0 ** doublings(place)
+
+
+def test_what_the_papers_numbers_do_not_bear_out_can_hold() -> None:
+    found = claims_of(FIG01, alike, one_place)
+    # A drop of 60 points; FC keeps 1 % of what is adapted to others.
+    world: Accuracy = lambda p: (  # noqa: E731
+        0.01
+        if (p["row"] in COLUMNS and p["column"] == "FC")
+        else min(transferred(p), 0.3)
+        if p["row"] == "Laplace"
+        else transferred(p)
+    )
+    found |= claims_of(TABLE1, world)
+    assert {n for n, c in found.items() if c.holds} >= NOT_THE_PAPERS | UNDECIDED_AS_PUBLISHED
 
 
 @rates
@@ -329,10 +392,6 @@ LIES: dict[str, tuple[str, Accuracy]] = {
     "the attack failed": (
         "fig01-.*-recovers",
         lambda p: 0.2 if p["series"] == "none" else recovered(p),
-    ),
-    "one channel is far better": (
-        "fig01-.*-similar",
-        lambda p: 0.99 if p["series"] == "FC" else 0.8 * recovered(p),
     ),
     "CD resists": (
         "table1-.*-diagonal",
@@ -358,10 +417,28 @@ LIES: dict[str, tuple[str, Accuracy]] = {
         "table1-retested-to-fc",
         lambda p: 0.3 if (p["row"], p["column"]) == ("CD", "FC") else transferred(p),
     ),
-    "more noise is no help": (
-        "table1-retested-stronger-noise",
-        lambda p: transferred({**p, "row": "Gauss"} if p["row"] == "Uniform" else p),
+    "FC's attack fails at home": (
+        "table1-.*-fc-(worst|drop)",
+        lambda p: 0.9 if p["row"] == "FC" else transferred(p),
     ),
+    "Laplace is a little worse than Uniform": (
+        "table1-.*-laplace-best",
+        lambda p: (
+            transferred({**p, "row": "Uniform"}) + 0.05
+            if p["row"] == "Laplace" and p["column"] != "no defense"
+            else transferred(p)
+        ),
+    ),
+    # But for the two defenses that they are adapted to.
+    "more noise is harmful": (
+        "table1-retested-stronger-noise",
+        lambda p: transferred(
+            {**p, "row": {"Uniform": "Gauss", "Gauss": "Uniform"}.get(str(p["row"]), p["row"])}
+            if p["column"] not in ("Gauss", "Uniform")
+            else p
+        ),
+    ),
+    "one channel's peak is elsewhere": ("fig01-.*-similar", alike),
     "one channel is a little better": (
         "fig01-.*-equivalent",
         lambda p: 0.95 if p["series"] == "FC" else min(recovered(p), 0.84),
@@ -378,41 +455,90 @@ LIES: dict[str, tuple[str, Accuracy]] = {
         "fig04-.*-fails",
         lambda p: 0.2 if (p["network"], p["what"]) == ("RobustNet", "walk") else walked(p),
     ),
-    "Boundary breaks nothing at all": (
-        "fig04-.*-fails",
-        lambda p: 0.7 if p["what"] == "walk" else walked(p),
-    ),
-    "EOT does nothing": (
-        "fig10-(eot-10|diminishing)",
-        lambda p: averaged({**p, "eot": 1}),
-    ),
+    "EOT does nothing": ("fig10-eot-10", lambda p: averaged({**p, "eot": 1})),
     "EOT does everything": (
         "fig10-(eot-10|not-defeated)",
         lambda p: 0.05 if (p["network"], p["eot"]) == ("RobustNet", 10) else averaged(p),
     ),
     "returns grow": (
         "fig10-diminishing",
-        lambda p: 0.267 if (p["network"], p["eot"]) == ("RobustNet", 2) else averaged(p),
+        lambda p: (
+            {1: 0.6, 2: 0.6, 10: 0.05}[int(p["eot"])]
+            if (p["network"], p["attack"]) == ("RobustNet", "PGD")
+            else averaged(p)
+        ),
     ),
-    "RobustNet stands PGD best": (
-        "fig10-trained-against-pgd",
-        lambda p: 0.5 if p["network"] == "RobustNet" else averaged(p),
+}
+ELSEWHERE: dict[str, Length] = {
+    "one channel's peak is elsewhere": lambda p: one_place(p) * (4 if p["series"] == "SVD" else 1)
+}
+
+
+def identical(place: dict[str, str | float]) -> float:
+    """Every row of Table 1 leaves a defense the same."""
+    if place["row"] not in COLUMNS or place["column"] == "no defense":
+        return transferred(place)
+    return (0.03, 0.3, 0.3, 0.3, 0.45, 0.52)[COLUMNS.index(str(place["column"]))]
+
+
+# The claims that a world leaves open, and that world.
+OPEN: dict[str, tuple[str, Accuracy]] = {
+    "no row transfers better than another": (
+        "table1-.*-(fc-worst|laplace-best|stronger-noise)",
+        identical,
     ),
-    "PNI-W-Adv stands PGD no better": (
-        "fig10-trained-against-pgd",
-        lambda p: 0.267 if p["network"] == "PNI-W-Adv" else averaged(p),
+    "2.5 % are left": (
+        "table1-.*-diagonal",
+        lambda p: 0.025 if p["row"] == p["column"] else transferred(p),
+    ),
+    "half is recovered": ("fig01-.*-recovers", lambda p: 0.52 if recovered(p) else 0.0),
+    "nearly a third of the starts survives": (
+        "fig04-starts",
+        lambda p: 0.72 if p["what"] == "start" else walked(p),
+    ),
+    "half is left": (
+        "fig04-.*-fails",
+        lambda p: 0.41 if (p["network"], p["what"]) == ("RobustNet", "walk") else walked(p),
+    ),
+    "Boundary breaks nothing at all": (
+        "fig04-.*-fails",
+        lambda p: 0.7 if p["what"] == "walk" else walked(p),
+    ),
+    "RobustNet knows nothing": (
+        "fig04-.*-fails",
+        lambda p: 0.3 if p["network"] == "RobustNet" and p["what"] != "start" else walked(p),
+    ),
+    "EOT does nothing": (
+        "fig10-(diminishing|not-defeated)",
+        lambda p: averaged({**p, "eot": 1}),
+    ),
+    "EOT takes 4.5 points": (
+        "fig10-eot-10",
+        lambda p: averaged(p) + (0.035 if (p["network"], p["eot"]) == ("RobustNet", 10) else 0),
+    ),
+    "hardly more is left than by guessing": (
+        "fig10-not-defeated",
+        lambda p: 0.11 if (p["network"], p["eot"]) == ("RobustNet", 10) else averaged(p),
     ),
 }
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_each_claim_fails_in_a_world_that_contradicts_it(lie: str) -> None:
-    names, accuracy = LIES[lie]
+    _check(*LIES[lie], ELSEWHERE.get(lie, seen), verdict=False)
+
+
+@pytest.mark.parametrize("world", OPEN)
+def test_what_a_world_leaves_open_is_undecided(world: str) -> None:
+    _check(*OPEN[world], seen, verdict=None)
+
+
+def _check(names: str, accuracy: Accuracy, far: Length, *, verdict: bool | None) -> None:
     experiment = next(e for e in EXPERIMENTS if names.startswith(e.name))
-    found = claims_of(experiment, accuracy)
-    denied = [c for name, c in found.items() if re.fullmatch(names, name)]
-    assert len(denied) >= (2 if re.search("[*|]", names) else 1)
-    assert [c.name for c in denied if c.holds] == []
+    found = claims_of(experiment, accuracy, far)
+    meant = {name: c.holds for name, c in found.items() if re.fullmatch(names, name)}
+    assert len(meant) >= (2 if re.search("[*|]", names) else 1)
+    assert set(meant.values()) == {verdict}, meant
 
 
 def test_the_lies_cover_every_claim() -> None:

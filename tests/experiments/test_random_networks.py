@@ -169,6 +169,12 @@ def test_a_tolerant_attacker_denies_the_finding_that_the_authors_confirms() -> N
     assert not claims["fig04-tolerant-fails"]
 
 
+def test_where_no_start_was_found_none_can_be_asked_again() -> None:
+    claims = {c.name: c for c in FIG04.claims(fabricated(FIG04, walked, lambda _: 0.0))}
+    assert claims["fig04-starts"].holds is None
+    assert "none found, 0" in claims["fig04-starts"].evidence
+
+
 # ---------------------------------------------------------------- what is shown
 
 

@@ -24,8 +24,9 @@ from noisychannel.decision import Single
 from noisychannel.defenses import Defense
 from noisychannel.engine import Craft, Measure
 from noisychannel.experiments.defended import points
+from noisychannel.experiments.peaks import Levels, spread
 from noisychannel.experiments.setting import Cell, Claim, Experiment, Result, Scale, Setting
-from noisychannel.experiments.verdict import above, every
+from noisychannel.experiments.verdict import above, below, every, number
 from noisychannel.interop.authors import AuthorsUnits
 from noisychannel.norms import Linf
 from noisychannel.report.figure import Figure, Grid, Panel, Series
@@ -60,7 +61,7 @@ PEAKS: dict[str, dict[str, tuple[float, float]]] = {
         "SVD": (85.8, 0.52),
         "Gauss": (83.2, 1.09),
         "Uniform": (81.5, 1.44),
-        "Laplace": (84.8, 1.00),
+        "Laplace": (84.8, 1.01),
     },
 }
 
@@ -196,50 +197,52 @@ def _sections(setting: Setting, results: tuple[Result, ...]) -> tuple[Section, .
 
 
 def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
-    out: list[Claim] = []
-    for panel in PEAKS:
-        curves = _curves(results, panel)
-        bare = accuracy(curves["FC"][0].draws, Single())
-        peaks = {name: accuracy(_peak(at).draws, Single()) for name, at in curves.items()}
-        low, high = min(p.value for p in peaks.values()), max(p.value for p in peaks.values())
-        worst = min(peaks.values(), key=lambda e: e.low)
-        tables = [_peak(at).draws for at in curves.values()]
-        gaps = [paired_difference(a, b, Single()) for a, b in combinations(tables, 2)]
-        widest = max(gaps, key=lambda e: abs(e.value))
-        # Margins stated beforehand: "substantial" is half of all labels; "similar" is within 10 points.
-        out.append(
-            Claim(
-                f"fig01-{panel}-recovers",
-                "Each of the tested perturbation techniques can recover a substantial portion of correct labels.",
-                worst.low > 0.5 and bare.high < 0.05,
-                f"undefended {bare.percent}; the lowest of six peaks {worst.percent}",
-                "4.2",
-                worst,
-            )
-        )
-        out.append(
-            Claim(
-                f"fig01-{panel}-similar",
-                "The curves are very similar in terms of where they achieve their peak robustness.",
-                low > 0.5 and high - low <= 0.10,
-                f"peaks from {100 * low:.1f} % to {100 * high:.1f} %",
-                "4.2",
-            )
-        )
-        # "Equivalent" is within 5 points, for each of the 15 pairs of peaks, on the same images; of nothing recovered
-        # there is no efficacy to be equal.
-        out.append(
-            Claim(
-                f"fig01-{panel}-equivalent",
-                "All input perturbation defenses, whether random or deterministic, are equivalent in their efficacy.",
-                every(above(worst, 0.5), *(equivalent(gap, 0.05) for gap in gaps)),
-                f"the widest of 15 differences of peaks: {points(widest)}; within ±5 points: "
-                f"{sum(equivalent(g, 0.05) is True for g in gaps)}; {widest.n} images",
-                "abstract 1",
-                widest,
-            )
-        )
-    return tuple(out)
+    return tuple(claim for panel in PEAKS for claim in _about(results, panel))
+
+
+def _about(results: tuple[Result, ...], panel: str) -> tuple[Claim, ...]:
+    """Of one attack; the undefended network is no point of a channel's curve here."""
+    curves = _curves(results, panel)
+    bare = accuracy(curves["FC"][0].draws, Single())
+    levels = {name: Levels([r.draws for r in found[1:]]) for name, found in curves.items()}
+    tables = {name: found.at_peak() for name, found in levels.items()}
+    peaks = {name: accuracy(table, Single()) for name, table in tables.items()}
+    worst = min(peaks.values(), key=lambda e: e.low)
+    gaps = [paired_difference(a, b, Single()) for a, b in combinations(tables.values(), 2)]
+    widest = max(gaps, key=lambda e: abs(e.value))
+    apart = spread(list(levels.values()))
+    where = ", ".join(f"{name} {found.peak:.2f}" for name, found in levels.items())
+    # Margins stated beforehand: "substantial" is half of all labels; "similar in where" is within a factor of 2 in
+    # distortion; "equivalent" is within 5 points, for each of the 15 pairs of peaks, on the same images. Of nothing
+    # recovered there is no peak and no efficacy to be equal.
+    recovered = every(*(above(e, 0.5) for e in peaks.values()))
+    return (
+        Claim(
+            f"fig01-{panel}-recovers",
+            "Each of the tested perturbation techniques can recover a substantial portion of correct labels.",
+            every(recovered, below(bare, 0.05)),
+            f"undefended {bare.percent}; the lowest of six peaks {worst.percent}; {worst.n} images",
+            "4.2",
+            worst,
+        ),
+        Claim(
+            f"fig01-{panel}-similar",
+            "The curves are very similar in terms of where they achieve their peak robustness (within a factor of 2).",
+            every(recovered, below(apart, 2.0)),
+            f"mean L2 at the peaks: {where}; the greatest over the least {number(apart)}; {apart.n} images",
+            "4.2",
+            apart,
+        ),
+        Claim(
+            f"fig01-{panel}-equivalent",
+            "All input perturbation defenses, whether random or deterministic, are equivalent in their efficacy.",
+            every(recovered, *(equivalent(gap, 0.05) for gap in gaps)),
+            f"the widest of 15 differences of peaks: {points(widest)}; within ±5 points: "
+            f"{sum(equivalent(g, 0.05) is True for g in gaps)}; {widest.n} images",
+            "abstract 1",
+            widest,
+        ),
+    )
 
 
 FIG01 = Experiment(

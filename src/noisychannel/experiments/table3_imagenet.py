@@ -31,8 +31,6 @@ from noisychannel.experiments.transfer import (
 from noisychannel.experiments.verdict import above, below, every
 from noisychannel.report.figure import Grid
 from noisychannel.report.html import Section
-from noisychannel.report.numbers import difference_of
-from noisychannel.report.stats import Estimate
 
 __all__ = ["SUBSETS", "TABLE3", "TABLE3_PAPER"]
 
@@ -111,8 +109,8 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
     diagonal = {c: matrix.at(_MODE, c, c) for c in ("FC", "CD", "SVD")}
     to_fc = {row: matrix.at(_MODE, row, "FC") for row in COLUMNS if row != "FC"}
     worst = max(to_fc.values(), key=lambda e: e.value)
-    laplace = {row: _more(matrix, "Laplace", row) for row in COLUMNS if row != "Laplace"}
-    fc = {row: _more(matrix, "FC", row) for row in COLUMNS if row != "FC"}
+    laplace = {row: matrix.more(_MODE, "Laplace", row) for row in COLUMNS if row != "Laplace"}
+    fc = {row: matrix.more(_MODE, "FC", row) for row in COLUMNS if row != "FC"}
     nearest = [
         max(laplace.values(), key=lambda e: e.value),
         min(fc.values(), key=lambda e: e.value),
@@ -156,12 +154,6 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
         ),
         *panel_claims(results),
     )
-
-
-def _more(matrix: Matrix, one: str, other: str) -> Estimate:
-    """What the four defenses that neither row is adapted to keep of the one's images less of the other's, paired."""
-    columns = tuple(c for c in COLUMNS if c not in (one, other))
-    return difference_of(matrix.shares(_MODE, one, columns) - matrix.shares(_MODE, other, columns))
 
 
 TABLE3 = Experiment(

@@ -11,6 +11,7 @@ from noisychannel.defenses import Defense
 from noisychannel.engine import Craft, Measure
 from noisychannel.experiments.setting import Cell, Result, Setting
 from noisychannel.report.figure import Cell as GridCell
+from noisychannel.report.numbers import difference_of
 from noisychannel.report.stats import Estimate, accuracy, correct_matrix, paired_difference
 from noisychannel.threats import Threat
 from noisychannel.types import Attack, Channel
@@ -99,27 +100,43 @@ class Matrix:
             if "mode" in r.place
         }
         self._known: dict[tuple[str | float, ...], Estimate] = {}
+        self._right: dict[tuple[str | float, ...], np.ndarray] = {}
 
     def at(self, mode: str, row: str, column: str, l2: str = "own") -> Estimate:
         """What a column keeps of a row's images."""
         place = (mode, row, column, "own" if row == EMPTY else l2)
         if place not in self._known:
-            self._known[place] = accuracy(self._results[place].draws, Single())
+            self._known[place] = accuracy(self.draws(mode, row, column, l2), Single())
         return self._known[place]
 
-    def draws(self, mode: str, row: str, column: str) -> pa.Table:
+    def draws(self, mode: str, row: str, column: str, l2: str = "own") -> pa.Table:
         """The rows behind a number."""
-        return self._results[mode, row, column, "own"].draws
+        return self._results[mode, row, column, "own" if row == EMPTY else l2].draws
 
     def gap(self, mode: str, one: str, other: str, column: str) -> Estimate:
         """What a defense keeps of the one row's images less what it keeps of the other's, paired."""
         tables = [self.draws(mode, row, column) for row in (one, other)]
         return paired_difference(tables[0], tables[1], Single())
 
-    def shares(self, mode: str, row: str, columns: tuple[str, ...]) -> np.ndarray:
+    def shares(self, mode: str, row: str, columns: tuple[str, ...], l2: str = "own") -> np.ndarray:
         """Per image, the share of right answers, averaged over columns."""
-        found = [correct_matrix(self.draws(mode, row, c)).double().mean(dim=1) for c in columns]
-        return np.mean([f.numpy() for f in found], axis=0)
+        found: list[np.ndarray] = []
+        for place in ((mode, row, column, l2) for column in columns):
+            if place not in self._right:
+                right = correct_matrix(self.draws(*place)).double().mean(dim=1)
+                self._right[place] = right.numpy()
+            found.append(self._right[place])
+        return np.mean(found, axis=0)
+
+    def more(self, mode: str, one: str, other: str, l2: str = "own") -> Estimate:
+        """What defenses keep of the one row's images less what they keep of the other's, paired.
+
+        Of the four that neither row is adapted to: over columns of their own two rows would differ even if every row
+        left the same to every defense.
+        """
+        columns = tuple(c for c in COLUMNS if c not in (one, other))
+        mine, theirs = (self.shares(mode, row, columns, l2) for row in (one, other))
+        return difference_of(mine - theirs)
 
     def median_l2(self, mode: str, row: str) -> float:
         """Over the images that the attack moved at all: misclassified ones stay where they are."""
