@@ -56,7 +56,7 @@ PUBLIC = {
     "objectives": "CrossEntropy DLR Hinge Loss Margin fooled label_margin margin",
     "report.figure": "Cell Figure Grid Panel Picture Series",
     "report.markdown": "markdown",
-    "report.numbers": "equivalent mean_of median_of ratio_of_means share_of",
+    "report.numbers": "difference_of equivalent mean_of median_of ratio_of_means share_of",
     "report.html": "Part Provenance Section page write_page",
     "report.plots": "COLOURS Style plotly_panel png save_png styles",
     "report.stats": "Estimate WorstCase accuracy correct_matrix paired_difference wilson worst_case",
