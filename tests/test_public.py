@@ -33,8 +33,8 @@ PUBLIC = {
         " altered answers chunks_of global_noise learnt_scales operate sites_of"
     ),
     "engine": (
-        "Analyse Craft Execution Measure Pace Plan Store Task Tick Train Trained adversarials answer history key_of"
-        " pace plan run serial table trainings"
+        "Analyse Certify Craft Execution Measure Pace Plan Store Task Tick Train Trained adversarials answer base_of"
+        " certificates history key_of pace plan run serial table trainings"
     ),
     "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected reason",
     "experiments": "Cell Claim EXPERIMENTS Experiment Result Scale Setting read setting",
@@ -44,8 +44,9 @@ PUBLIC = {
     ),
     "interop.authors": "AuthorsUnits CIFAR10 IMAGENET authors_network table1_channels table3_channels",
     "measures": (
-        "AUTHORS_POWER Asked Curvature Deltas Jacobian LayerStatistics Look Loss MEASURES Pictures QUESTIONS Question"
-        " Recovery TaylorTerms draws eigenvalues examples gradient_norms is_piecewise_linear layer_statistics"
+        "ABSTAIN AUTHORS_POWER Asked Certified Curvature Deltas Jacobian LayerStatistics Look Loss MEASURES Pictures"
+        " QUESTIONS Question Recovery TaylorTerms certified check_smoothing draws eigenvalues examples"
+        " gradient_norms is_piecewise_linear layer_statistics predicted"
     ),
     "networks": (
         "AUTHORS_NAMES Checkpoint FCN Foreign NETWORKS Normalize ResNet18 ResNet20 ResNet50 SmallNet VGG16"

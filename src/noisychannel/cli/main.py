@@ -14,6 +14,7 @@ from noisychannel import audit as audits
 from noisychannel.attacks import ATTACKS
 from noisychannel.channels import CHANNELS, parse_channel
 from noisychannel.cli import arguments
+from noisychannel.cli.certify import certify
 from noisychannel.cli.options import (
     DeviceOption,
     MicroOption,
@@ -71,6 +72,7 @@ def main() -> None:
 
 
 app.command()(train)
+app.command()(certify)
 app.command("run")(run_experiment)
 app.command()(report)
 app.command()(status)

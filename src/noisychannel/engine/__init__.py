@@ -1,6 +1,7 @@
 """Specs → stored artifacts."""
 
 from noisychannel.engine.analysis import Analyse, answer
+from noisychannel.engine.certificates import Certify, base_of, certificates
 from noisychannel.engine.pace import Pace, pace
 from noisychannel.engine.run import Plan, plan, run
 from noisychannel.engine.serial import serial
@@ -11,6 +12,7 @@ from noisychannel.engine.training import Train, Trained, history, trainings
 
 __all__ = [
     "Analyse",
+    "Certify",
     "Craft",
     "Execution",
     "Measure",
@@ -23,6 +25,8 @@ __all__ = [
     "Trained",
     "adversarials",
     "answer",
+    "base_of",
+    "certificates",
     "history",
     "key_of",
     "pace",

@@ -1,6 +1,13 @@
 """Questions asked of a defense; each answers rows."""
 
 from noisychannel.measures.accuracy import MEASURES, draws, examples
+from noisychannel.measures.certify import (
+    ABSTAIN,
+    Certified,
+    certified,
+    check_smoothing,
+    predicted,
+)
 from noisychannel.measures.curvature import AUTHORS_POWER, Curvature
 from noisychannel.measures.jacobian import (
     Jacobian,
@@ -15,10 +22,12 @@ from noisychannel.measures.taylor import TaylorTerms
 from noisychannel.measures.tensors import LayerStatistics, layer_statistics
 
 __all__ = [
+    "ABSTAIN",
     "AUTHORS_POWER",
     "MEASURES",
     "QUESTIONS",
     "Asked",
+    "Certified",
     "Curvature",
     "Deltas",
     "Jacobian",
@@ -29,12 +38,15 @@ __all__ = [
     "Question",
     "Recovery",
     "TaylorTerms",
+    "certified",
+    "check_smoothing",
     "draws",
     "eigenvalues",
     "examples",
     "gradient_norms",
     "is_piecewise_linear",
     "layer_statistics",
+    "predicted",
 ]
 
 QUESTIONS: tuple[Question, ...] = (
