@@ -6,13 +6,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 from torch import Tensor
 
 from noisychannel.decision import Decision
-from noisychannel.report.draws import Draws, arrange, decided, same_examples
+from noisychannel.report.draws import arrange, decided, same_examples
+from noisychannel.report.resampling import LEVEL, carriers, columns, interval
+from noisychannel.report.worst import worst
 
 __all__ = [
     "Estimate",
@@ -24,7 +25,6 @@ __all__ = [
     "worst_case",
 ]
 
-LEVEL = 0.95
 RESAMPLES = 2000
 ENOUGH = 10
 """Fewer examples than this decide nothing; on one side of 0/1 outcomes, they are too few for a percentile bootstrap."""
@@ -47,6 +47,11 @@ class Estimate(NamedTuple):
         '61.0 % [51.2, 70.0]'
         """
         return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval's length."""
+        return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +106,13 @@ def accuracy(
 
     m draws per example give ⌊m / k⌋ decisions; their mean is the example's accuracy. The interval is
     Wilson's where each example has one outcome (one group, or all groups agree), and where fewer than
-    10 examples are ever right or ever wrong: a mean of 0/1 outcomes varies at most as one outcome
-    does, so Wilson's is then wide enough while a bootstrap would collapse. Otherwise it is a percentile
-    bootstrap over images, each resampled with all its decisions: the images' means already vary by
-    their draws, so resampling draws inside images too would count that variance twice. Where one draw
-    of the weights answered all images, their errors are correlated, and images and decisions are
-    resampled both, crossed; with fewer than 20 decisions such an interval is too narrow.
+    10 examples carry what is right, or what is wrong: a mean of 0/1 outcomes varies at most as one outcome
+    does, so Wilson's is then wide enough while a bootstrap would collapse. Otherwise it is a bootstrap over
+    images, each resampled with all its decisions, corrected for skewness: the images' means already vary by
+    their draws, so resampling draws inside images too would count that variance twice. Where one draw of
+    the weights answered all images, their errors are correlated, and what the columns of decisions add
+    to the error is added; of two or three decisions that is known so badly that the interval is too wide, and one
+    decision tells nothing of it: its interval is that of these weights alone.
 
     Args:
         draws: the stored table, one candidate per example.
@@ -117,10 +123,10 @@ def accuracy(
     Raises:
         ValueError: an empty or ragged table, or fewer draws per example than the rule takes.
 
-    Source: Davison & Hinkley 1997, 3.8 (hierarchical data); Owen 2007 (crossed bootstrap).
+    Source: Davison & Hinkley 1997, 3.8 (hierarchical data); Efron 1987 (skewness).
     """
     d = arrange(draws)
-    return _estimate(decided(d, rule), seed, resamples, shared=d.shared)
+    return mean_outcome(decided(d, rule).double(), seed, resamples, shared=d.shared)
 
 
 def paired_difference(
@@ -128,9 +134,9 @@ def paired_difference(
 ) -> Estimate:
     """Accuracy of a minus accuracy of b on the same examples, by a bootstrap over images.
 
-    The resampled population has half an example of difference +1, half of −1 and one of 0 added, so
-    that the interval has a width where no observed example differs; the value has nothing added. Where
-    one draw of the weights answered all images, the interval is at least that of resampling both, crossed.
+    Where fewer than 10 images carry a difference, or make one away from ±1, it is put together from Wilson's
+    intervals of what a has more and what b has more. Where one draw of the weights answered all images, what
+    the columns of decisions add to the error is added.
 
     Args:
         a: draws of the one defense or attack.
@@ -142,21 +148,12 @@ def paired_difference(
     Raises:
         ValueError: different indices, or what `accuracy` refuses.
 
-    Source: Agresti & Min 2005 (the added examples).
+    Source: Efron 1987 (bootstrap); Newcombe 1998 (intervals of a difference put together).
     """
     one, two = arrange(a), arrange(b)
     same_examples({"a": one, "b": two})
-    outcomes = [decided(one, rule), decided(two, rule)]
-    gap = outcomes[0].double().mean(dim=1) - outcomes[1].double().mean(dim=1)
-    values, counts = _levels(gap)
-    values = np.concatenate([values, [1.0, -1.0, 0.0]])
-    counts = np.concatenate([counts, [0.5, 0.5, 1.0]])
-    low, high = _percentiles(values, counts, len(gap), seed, resamples)
-    if one.shared or two.shared:
-        wide = _crossed(outcomes, [1.0, -1.0], [one.shared, two.shared], seed, resamples)
-        low, high = min(low, wide[0]), max(high, wide[1])
-    value = float(gap.mean())
-    return Estimate(value, min(value, low), max(value, high), len(gap), "bootstrap")
+    outcomes = decided(one, rule).double(), decided(two, rule).double()
+    return mean_gap(*outcomes, seed, resamples, shared=(one.shared, two.shared))
 
 
 def worst_case(
@@ -184,100 +181,72 @@ def worst_case(
 
     Source: architecture, decision 5.
     """
-    if not tables:
-        raise ValueError("tables: expected at least 1 attack, got none")
-    arranged = {name: arrange(table) for name, table in tables.items()}
-    same_examples(arranged)
-    draws = {d.predicted.shape[1] for d in arranged.values()}
-    if len(draws) != 1:
-        raise ValueError(
-            f"tables: expected the same draws per example of every attack, got {sorted(draws)}"
-        )
-    select, score = _halves(draws.pop(), rule)
-    chosen = torch.stack([_badness(d, select) for d in arranged.values()]).argmin(dim=0)
-    outcomes = torch.stack([decided(d.take(score), rule) for d in arranged.values()])
-    best = outcomes[chosen, torch.arange(outcomes.shape[1])]
-    names = tuple(arranged)
+    found = worst(tables, rule)
+    names = tuple(tables)
     return WorstCase(
-        _estimate(best, seed, resamples, shared=any(d.shared for d in arranged.values())),
-        next(iter(arranged.values())).index,
-        tuple(names[i] for i in chosen.tolist()),
+        mean_outcome(found.outcomes.double(), seed, resamples, shared=found.shared),
+        found.index,
+        tuple(names[i] for i in found.chosen.tolist()),
     )
 
 
-def _estimate(
-    outcomes: Bool[Tensor, "n groups"], seed: int, resamples: int, *, shared: bool
+def mean_outcome(
+    outcomes: Float[Tensor, "n columns"],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    *,
+    shared: bool,
 ) -> Estimate:
-    n, groups = outcomes.shape
-    means = outcomes.double().mean(dim=1)
-    ever_right, ever_wrong = int((means > 0).sum()), int((means < 1).sum())
-    constant = bool(((means == 0) | (means == 1)).all())
-    if constant or min(ever_right, ever_wrong) < ENOUGH:
-        return wilson(float(means.sum()), n)
-    if shared and groups > 1:
-        low, high = _crossed([outcomes], [1.0], [True], seed, resamples)
-    else:
-        low, high = _percentiles(*_levels(means), n, seed, resamples)
-    return Estimate(float(means.mean()), low, high, n, "bootstrap")
+    """Mean over examples of their mean outcome in [0, 1], with the interval that `accuracy` describes.
 
-
-def _crossed(
-    tables: list[Bool[Tensor, "n _"]],
-    signs: list[float],
-    shared: list[bool],
-    seed: int,
-    resamples: int,
-) -> tuple[float, float]:
-    """Percentile interval of Σ sign · mean, images resampled in common, the columns of shared weights too."""
-    generator = np.random.default_rng(seed)
-    n = len(tables[0])
-    means = np.zeros(resamples)
-    for start in range(0, resamples, 100):
-        rows = generator.multinomial(n, np.full(n, 1 / n), size=min(100, resamples - start))
-        for table, sign, both in zip(tables, signs, shared, strict=True):
-            columns = table.shape[1]
-            each = rows @ table.double().numpy() / n
-            weight = np.full(columns, 1 / columns)
-            if both:
-                weight = generator.multinomial(columns, weight, size=len(rows)) / columns
-            means[start : start + len(rows)] += sign * (each * weight).sum(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-def _levels(values: Float[Tensor, "n"]) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct values and how many examples have each."""
-    return np.unique(values.numpy().round(12), return_counts=True)
-
-
-def _percentiles(
-    values: np.ndarray, counts: np.ndarray, n: int, seed: int, resamples: int
-) -> tuple[float, float]:
-    """Percentile interval of the mean of n examples resampled from a population of few levels.
-
-    Which examples share a level does not matter to the mean, so one multinomial draw of the levels is
-    one resample of the examples, at a cost that does not grow with n.
+    Args:
+        outcomes: one row per example, of which only the mean need lie in [0, 1].
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+        shared: whether one draw of the weights answered a column.
     """
-    generator = np.random.default_rng(seed)
-    means = generator.multinomial(n, counts / counts.sum(), size=resamples) @ values / n
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    means = outcomes.mean(dim=1).numpy().round(12)
+    constant = bool(((means == 0) | (means == 1)).all())
+    if constant or min(carriers(means), carriers(1 - means)) < ENOUGH:
+        return wilson(float(means.sum()), len(means))
+    found = [columns(outcomes)] if shared else []
+    low, high = interval(means, found, seed=seed, resamples=resamples)
+    value = float(means.mean())
+    low, high = max(0.0, min(value, low)), min(1.0, max(value, high))
+    return Estimate(value, low, high, len(means), "bootstrap")
 
 
-def _halves(m: int, rule: Decision) -> tuple[slice, slice]:
-    """Which draws choose the attack, and which score it."""
-    if m == 1:
-        return slice(0, 1), slice(0, 1)
-    scoring = max(rule.draws, m // 2)
-    if scoring >= m:
-        raise ValueError(
-            f"draws: expected more than {rule.draws} per example, to choose the worst attack on draws"
-            f" that do not score it, got {m}"
-        )
-    return slice(0, m - scoring), slice(m - scoring, m)
+def mean_gap(
+    one: Float[Tensor, "n _"],
+    two: Float[Tensor, "n _"],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    *,
+    shared: tuple[bool, bool],
+    level: float = LEVEL,
+) -> Estimate:
+    """Mean outcome of one less that of two, example by example, with the interval that `paired_difference` describes.
 
-
-def _badness(d: Draws, which: slice) -> Float[Tensor, "n"]:
-    """Small where the attack is strong: the rate of right draws, then the margin squeezed below one draw."""
-    right = (d.predicted[:, which] == d.label[:, None]).double().sum(dim=1)
-    return right + 0.5 * d.margin[:, which].double().mean(dim=1).sigmoid()
+    Args:
+        one: outcomes in [0, 1] by example and column.
+        two: of the other; where both have as many columns, a column of both may be of the same draws.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+        shared: whether one draw of the weights answered a column, of each.
+        level: coverage of the interval in (0, 1).
+    """
+    gap = (one.mean(dim=1) - two.mean(dim=1)).numpy().round(12)
+    n, value = len(gap), float(gap.mean())
+    if min(carriers(np.abs(gap)), carriers(1 - gap), carriers(1 + gap)) < ENOUGH:
+        more = wilson(float(np.maximum(gap, 0).sum()), n, level)
+        less = wilson(float(np.maximum(-gap, 0).sum()), n, level)
+        below = ((more.value - more.low) ** 2 + (less.high - less.value) ** 2) ** 0.5
+        above = ((more.high - more.value) ** 2 + (less.value - less.low) ** 2) ** 0.5
+        return Estimate(value, max(-1.0, value - below), min(1.0, value + above), n, "wilson")
+    if one.shape == two.shape:
+        found = [columns(one - two)] if any(shared) else []
+    else:
+        found = [columns(part) for part, so in zip((one, two), shared, strict=True) if so]
+    low, high = interval(gap, found, seed=seed, resamples=resamples, level=level)
+    low, high = max(-1.0, min(value, low)), min(1.0, max(value, high))
+    return Estimate(value, low, high, n, "bootstrap")
