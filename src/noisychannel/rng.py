@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "COPIES",
     "Role",
     "Stream",
+    "asked",
     "bracket",
     "generator",
     "normal",
@@ -34,7 +36,9 @@ __all__ = [
     "uniform",
 ]
 
-Role = Literal["attack", "attacked-defense", "selection", "scoring", "train"]
+Role = Literal["attack", "attacked-defense", "selection", "scoring", "train", "fixed"]
+
+COPIES = 1 << 40  # sets apart rows of one example in a stranger's call; no data set is as large
 
 # Odd 64-bit constants (as signed integers): the golden ratio, SplitMix64's two multipliers, and
 # two more to spread steps and draws. Odd, so that multiplication is a bijection modulo 2^64.
@@ -56,7 +60,7 @@ class Stream:
     """The name of a source of randomness.
 
     Args:
-        role: who draws; roles never share draws.
+        role: who draws; roles never share draws, but attacker and defender do `fixed` ones.
         index: identity of each example (n,), on the device of the draws.
         step: which question of a sequence, one for all or one per example (n,).
         draws: numbers of the independent draws per example; rows then run draw-major (d · n rows).
@@ -124,6 +128,14 @@ def bracket(stream: Stream) -> Generator[None]:
         yield
     finally:
         _open.reset(token)
+
+
+def asked() -> Tensor | None:
+    """Identity of the example behind each row (draws · n) of the open bracket; None outside of any."""
+    opened = _open.get()
+    if opened is None:
+        return None
+    return (opened.stream.index % COPIES).repeat(len(opened.stream.draws))
 
 
 def normal(like: Tensor, stream: Stream | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from noisychannel.norms import L2, Linf, Norm, per_example
 from noisychannel.objectives import fooled
 from noisychannel.types import Adversarials, Batch, View
 
-__all__ = ["AdditiveNoise"]
+__all__ = ["AdditiveNoise", "random_directions"]
 
 
 @dataclass(frozen=True)
@@ -100,3 +100,23 @@ class AdditiveNoise:
             if view.compact and not view.stochastic:
                 rows = rows[wrong == 0]
         return conclude(view, batch, kept)
+
+
+def random_directions(norm: L2 | Linf, epsilon: float, count: int) -> AdditiveNoise:
+    """So many random points around each example: L∞ uniform in the cube, L2 uniform on the sphere, cut to [0, 1].
+
+    No attack that follows a gradient may lose to them. In many dimensions nearly all of an L2 ball lies at its
+    sphere: a point uniform in it has length ε·u^(1/d). Where nothing is random the first point that is
+    misclassified ends an example's search; on a random defense the points most often misclassified are judged again
+    on other draws, so that 10,000 points are no 10,000 lucky draws.
+
+    Args:
+        norm: of the ball.
+        epsilon: its radius, pixels in [0, 1].
+        count: points per example.
+
+    Source: Athalye et al. 2018, section 3.1 (random sampling finds what gradients do not).
+    """
+    # The law that fills the cube evenly, and the one whose directions are even.
+    law = "uniform" if norm == Linf() else "gauss"
+    return AdditiveNoise(law, norm, epsilon=epsilon, repeats=count)

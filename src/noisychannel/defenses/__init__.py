@@ -3,6 +3,7 @@
 from noisychannel.defenses.activations import AUTHORS_FIRST_BLOCKS, RobustNet
 from noisychannel.defenses.band_limited import BandLimited
 from noisychannel.defenses.defense import Defense, answers, chunks_of, global_noise
+from noisychannel.defenses.fixed import FixedChannel, FixedNetwork, fixed_draws
 from noisychannel.defenses.network import Operated, Surgery
 from noisychannel.defenses.precision import HalfPrecision
 from noisychannel.defenses.surgery import altered, learnt_scales, operate, sites_of
@@ -15,6 +16,8 @@ __all__ = [
     "PNI",
     "BandLimited",
     "Defense",
+    "FixedChannel",
+    "FixedNetwork",
     "HalfPrecision",
     "Operated",
     "ParamNet",
@@ -23,6 +26,7 @@ __all__ = [
     "altered",
     "answers",
     "chunks_of",
+    "fixed_draws",
     "global_noise",
     "learnt_scales",
     "operate",

@@ -14,7 +14,7 @@ from noisychannel.channels import Chain, Identity
 from noisychannel.decision import Decision, Single
 from noisychannel.types import Batch, Channel, Images, Network
 
-__all__ = ["Answers", "Defense", "answers", "chunks_of", "global_noise"]
+__all__ = ["Answers", "Defense", "answers", "chunks_of", "global_noise", "named_by_rng"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Defense:
     @property
     def keyed(self) -> bool:
         """Whether all of its noise is named by `rng`, so that each example's draws are its own."""
-        return self.network.keyed and _named(self.channel)
+        return self.network.keyed and named_by_rng(self.channel)
 
     @property
     def rule(self) -> Decision:
@@ -64,10 +64,10 @@ class Defense:
         return Defense(self.network)
 
 
-def _named(channel: Channel) -> bool:
+def named_by_rng(channel: Channel) -> bool:
     """Whether a channel's noise comes from `rng`; a stranger's may come from torch's generator."""
     if isinstance(channel, Chain):
-        return all(_named(part) for part in channel.parts)
+        return all(named_by_rng(part) for part in channel.parts)
     return not channel.stochastic or type(channel).__module__.startswith("noisychannel.")
 
 

@@ -1,6 +1,7 @@
 """Specs → stored artifacts."""
 
 from noisychannel.engine.analysis import Analyse, answer
+from noisychannel.engine.binarization import Binarize, binarization_rows
 from noisychannel.engine.certificates import Certify, base_of, certificates
 from noisychannel.engine.pace import Pace, pace
 from noisychannel.engine.run import Plan, plan, run
@@ -12,6 +13,7 @@ from noisychannel.engine.training import Train, Trained, history, trainings
 
 __all__ = [
     "Analyse",
+    "Binarize",
     "Certify",
     "Craft",
     "Execution",
@@ -26,6 +28,7 @@ __all__ = [
     "adversarials",
     "answer",
     "base_of",
+    "binarization_rows",
     "certificates",
     "history",
     "key_of",

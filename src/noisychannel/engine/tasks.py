@@ -18,7 +18,7 @@ from noisychannel.engine.crafting import Told, attacked, merge, to_cpu
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Execution, Files, Task, Tick, key_of
 from noisychannel.engine.training import named, ready, trainings
-from noisychannel.errors import expected
+from noisychannel.errors import UserError, expected
 from noisychannel.norms import L2, per_example
 from noisychannel.objectives import CrossEntropy
 from noisychannel.spec import key
@@ -218,10 +218,10 @@ def parquet(rows: pa.Table) -> bytes:
 
 
 def _slope(view: DefenseView, batch: Batch) -> Tensor:
-    """‖∇ₓ CE‖₂ at the clean examples, outside of the attack's bill; NaN where the network raises."""
+    """‖∇ₓ CE‖₂ at the clean examples, outside of the attack's bill; NaN where the network raises or has none."""
     try:
         found = L2().size(view.query(batch.x, batch, CrossEntropy()).gradient)
-    except RuntimeError:
+    except (RuntimeError, UserError):
         found = torch.full_like(batch.y, torch.nan, dtype=torch.float32)
     view.cost(batch)
     return found.cpu()

@@ -9,7 +9,7 @@ import torch
 
 from noisychannel import rng
 from noisychannel.data import Dataset
-from noisychannel.defenses import Defense, Operated, learnt_scales
+from noisychannel.defenses import Defense, FixedNetwork, Operated, learnt_scales
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Execution, Files, Task, Tick, key_of
 from noisychannel.errors import expected
@@ -188,7 +188,7 @@ def trainings(defense: Defense) -> tuple[Task, ...]:
 
 
 def _resolved(network: Network, store: Store) -> Network:
-    if isinstance(network, Operated):
+    if isinstance(network, Operated | FixedNetwork):
         return replace(network, network=_resolved(network.network, store))
     if not isinstance(network, Trained):
         return network
@@ -200,7 +200,7 @@ def _resolved(network: Network, store: Store) -> Network:
 
 
 def _anywhere(network: Network) -> Network:
-    if isinstance(network, Operated):
+    if isinstance(network, Operated | FixedNetwork):
         return replace(network, network=_anywhere(network.network))
     if not isinstance(network, Trained):
         return network
@@ -214,6 +214,6 @@ def _unplaced(train: Train) -> Train:
 
 
 def _inside(network: Network) -> tuple[Task, ...]:
-    if isinstance(network, Operated):
+    if isinstance(network, Operated | FixedNetwork):
         return _inside(network.network)
     return (network.train,) if isinstance(network, Trained) else ()

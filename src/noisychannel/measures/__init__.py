@@ -1,6 +1,7 @@
 """Questions asked of a defense; each answers rows."""
 
 from noisychannel.measures.accuracy import MEASURES, draws, examples
+from noisychannel.measures.binarization import Binarized, Planted, Planting, Readouts
 from noisychannel.measures.certify import (
     ABSTAIN,
     Certified,
@@ -27,6 +28,7 @@ __all__ = [
     "MEASURES",
     "QUESTIONS",
     "Asked",
+    "Binarized",
     "Certified",
     "Curvature",
     "Deltas",
@@ -35,7 +37,10 @@ __all__ = [
     "Look",
     "Loss",
     "Pictures",
+    "Planted",
+    "Planting",
     "Question",
+    "Readouts",
     "Recovery",
     "TaylorTerms",
     "certified",

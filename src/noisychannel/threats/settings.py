@@ -9,8 +9,9 @@ from torch import Tensor
 from noisychannel.admission import check_fields
 from noisychannel.channels import straight_through, substituted
 from noisychannel.decision import MeanProb, Single
-from noisychannel.defenses import Defense
-from noisychannel.errors import expected
+from noisychannel.defenses import Defense, FixedNetwork, Operated
+from noisychannel.errors import UserError, expected
+from noisychannel.networks import Foreign
 from noisychannel.types import Backward, Channel, Images
 
 __all__ = ["Averaged", "Success", "Threat", "adaptive", "assumes", "log_mean_prob", "non_adaptive"]
@@ -76,6 +77,21 @@ class Threat:
         if self.backward in ("exact", "straight_through") and self.backward not in offered:
             raise expected(
                 "backward", f"one of {', '.join(offered)} for {self.assumed.channel}", self.backward
+            )
+
+    def check_gradient(self) -> None:
+        """Refuse to differentiate a stranger's network that has no gradient.
+
+        Raises:
+            UserError: if the assumed network is one, or made of one.
+        """
+        network = self.assumed.network
+        while isinstance(network, Operated | FixedNetwork):
+            network = network.network
+        if isinstance(network, Foreign) and not network.differentiable:
+            raise UserError(
+                f"network {network.name!r}: expected gradients with respect to the input, got none; remove "
+                "no_grad or detach, or give it a straight-through gradient"
             )
 
     def seen(self, x: Images) -> Images:

@@ -45,7 +45,8 @@ class DefenseView:
         waiting: bytes of graphs (of 16 draws at most) that may wait for a mean over draws; others are made twice.
 
     Raises:
-        UserError: no threat, a CUDA device that is not there, or, when first asked, labels beyond the classes.
+        UserError: no threat, a CUDA device that is not there, or, when first asked, labels beyond the classes or
+            a gradient of a network that has none.
     """
 
     def __init__(
@@ -102,6 +103,8 @@ class DefenseView:
         verdict: bool = True,
     ) -> Query:
         """Objective, gradient and margin at x, over the threat's draws (one, if nothing is random)."""
+        if gradient:
+            self.threat.check_gradient()
         draws = self.threat.draws if self.stochastic else 1
         stream = self._stream(batch, step, draws)
         chunks = list(chunks_of(draws, self.draws_at_once(len(x))))
