@@ -13,7 +13,15 @@ from torch.nn import functional
 
 from noisychannel import rng
 from noisychannel.channels import Gauss
-from noisychannel.defenses import PNI, Defense, ParamNet, answers
+from noisychannel.defenses import (
+    PNI,
+    Defense,
+    FixedNetwork,
+    HalfPrecision,
+    Operated,
+    ParamNet,
+    answers,
+)
 from noisychannel.errors import CheckpointError, UserError
 from noisychannel.networks import (
     AUTHORS_NAMES,
@@ -569,6 +577,63 @@ def _half_training() -> nn.Module:
 def test_the_door(make: Callable[[], nn.Module], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         Foreign(make(), SHAPE)
+
+
+class Averaging(Stranger):
+    """Cannot take one example: a variance over the batch has none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 1:
+            raise ValueError("expected more than 1 value per channel")
+        return super().forward((x - x.mean(dim=0)) / x.std(dim=0))
+
+
+def test_who_cannot_take_one_example_is_refused() -> None:
+    with pytest.raises(
+        UserError, match="to take one example alone, got: ValueError: expected more"
+    ):
+        Foreign(Averaging(), SHAPE)
+
+
+def _detached(z: Tensor) -> Tensor:
+    return z.detach()
+
+
+def _sign(z: Tensor) -> Tensor:
+    return z.sign()
+
+
+class Refusing(Stranger):
+    """Raises, of a kind of its own, where gradients are asked for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            raise NotImplementedError("no gradients here")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "module", [Answering(answer=_detached), Answering(answer=_sign), Refusing()]
+)
+@pytest.mark.parametrize(
+    "made_of", [lambda n: n, FixedNetwork, lambda n: Operated(n, HalfPrecision())]
+)
+def test_without_gradients_it_is_let_in_and_refuses_attacks_that_need_them(
+    module: nn.Module, made_of: Callable[[Network], Network]
+) -> None:
+    network = Foreign(module, SHAPE, "blunt")
+    has = not isinstance(module, Refusing) and module.answer is _sign  # of gradient 0, but there
+    assert network.differentiable == has
+    assert Foreign(Stranger(), SHAPE).differentiable
+    assert key(network) == key(Foreign(module, SHAPE, "blunt"))
+    batch = Batch(torch.rand(3, *SHAPE), torch.zeros(3).long(), torch.arange(3))
+    view = DefenseView(adaptive(Defense(made_of(network))))
+    assert view.query(batch.x, batch, CrossEntropy(), gradient=False).value.isfinite().all()
+    if has:
+        assert not view.query(batch.x, batch, CrossEntropy()).gradient.any()
+        return
+    with pytest.raises(UserError, match=r"network 'blunt': expected gradients .* got none; remove"):
+        view.query(batch.x, batch, CrossEntropy())
 
 
 def test_probabilities_are_warned_about() -> None:

@@ -19,7 +19,10 @@ PUBLIC = {
         " FixedConstant HopSkipJump LocalSearch MIFGSM MinimalContrast Minimise MultiplePixels PGD SPSA SinglePixel"
         " Spatial Square TargetedAPGD authors_boundary authors_fixed_constant nearest_starts"
     ),
-    "audit": "Outcome Request Rung SETTINGS cells check_fit outcome render target terminal_table",
+    "audit": (
+        "Examination Facts Outcome Request Rung SETTINGS cells check_fit examine outcome render target"
+        " terminal_table"
+    ),
     "batch": "Batch Goal Images Labels",
     "channels": (
         "CD CHANNELS Chain Clip FC Gauss Identity Laplace SVD Uniform parse_channel straight_through"
@@ -29,12 +32,12 @@ PUBLIC = {
     "data": "ArrayData DataSpec Dataset Range from_arrays from_uint8 series_range to_uint8",
     "decision": "DECISIONS Decision MeanProb Single Vote parse_decision",
     "defenses": (
-        "AUTHORS_FIRST_BLOCKS BandLimited DEFENSES Defense HalfPrecision Operated PNI ParamNet RobustNet Surgery"
-        " altered answers chunks_of global_noise learnt_scales operate sites_of"
+        "AUTHORS_FIRST_BLOCKS BandLimited DEFENSES Defense FixedChannel FixedNetwork HalfPrecision Operated PNI"
+        " ParamNet RobustNet Surgery altered answers chunks_of fixed_draws global_noise learnt_scales operate sites_of"
     ),
     "engine": (
-        "Analyse Certify Craft Execution Measure Pace Plan Store Task Tick Train Trained adversarials answer base_of"
-        " certificates history key_of pace plan run serial table trainings"
+        "Analyse Binarize Certify Craft Execution Measure Pace Plan Store Task Tick Train Trained adversarials answer"
+        " base_of binarization_rows certificates history key_of pace plan run serial table trainings"
     ),
     "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected reason",
     "experiments": "Cell Claim EXPERIMENTS Experiment Result Scale Setting read setting",
@@ -44,9 +47,9 @@ PUBLIC = {
     ),
     "interop.authors": "AuthorsUnits CIFAR10 IMAGENET authors_network table1_channels table3_channels",
     "measures": (
-        "ABSTAIN AUTHORS_POWER Asked Certified Curvature Deltas Jacobian LayerStatistics Look Loss MEASURES Pictures"
-        " QUESTIONS Question Recovery TaylorTerms certified check_smoothing draws eigenvalues examples"
-        " gradient_norms is_piecewise_linear layer_statistics predicted"
+        "ABSTAIN AUTHORS_POWER Asked Binarized Certified Curvature Deltas Jacobian LayerStatistics Look Loss MEASURES"
+        " Pictures Planted Planting QUESTIONS Question Readouts Recovery TaylorTerms certified check_smoothing draws"
+        " eigenvalues examples gradient_norms is_piecewise_linear layer_statistics predicted"
     ),
     "networks": (
         "AUTHORS_NAMES Checkpoint FCN Foreign NETWORKS Normalize ResNet18 ResNet20 ResNet50 SmallNet VGG16"
@@ -61,7 +64,10 @@ PUBLIC = {
     "report.html": "Part Provenance Section page write_page",
     "report.plots": "COLOURS Style plotly_panel png save_png styles",
     "report.stats": "Estimate WorstCase accuracy correct_matrix paired_difference wilson worst_case",
-    "rng": "Role Stream bracket generator normal root root_name shared_normal stranger_seeded torch_seeded uniform",
+    "rng": (
+        "COPIES Role Stream asked bracket generator normal root root_name shared_normal stranger_seeded torch_seeded"
+        " uniform"
+    ),
     "spec": "Fingerprinted canonical describe key",
     "threats": "Averaged Bpda DefenseView Success Threat adaptive assumes log_mean_prob non_adaptive",
     "training": (

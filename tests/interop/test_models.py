@@ -18,8 +18,9 @@ from noisychannel.errors import UserError
 from noisychannel.interop import as_callable, from_art, from_foolbox, to_art, to_foolbox
 from noisychannel.networks import Foreign
 from noisychannel.norms import L2, Linf
+from noisychannel.objectives import Margin
 from noisychannel.spec import key
-from noisychannel.threats import DefenseView, non_adaptive
+from noisychannel.threats import DefenseView, adaptive, non_adaptive
 from noisychannel.types import Adversarials, Attack, Batch, Network
 
 # foolbox imports a name from where SciPy has deprecated it.
@@ -150,12 +151,17 @@ def test_a_foolbox_model_of_another_kind(framework: str) -> None:
     assert set(shown) == ({Tensor} if framework == "autograd" else {ep.PyTorchTensor})
 
 
-def test_a_foolbox_model_without_gradients_is_refused() -> None:
+def test_a_foolbox_model_without_gradients_refuses_attacks_that_need_them() -> None:
     fb = foolbox()
     inner = theirs((0, 1), 0.0, 1.0)
     model = fb.NumPyModel(lambda x: inner(torch.tensor(x)).numpy(), bounds=(0, 1))
+    network = from_foolbox(model, OURS.shape)
+    assert not network.differentiable
+    who, view, ours = OURS.batch(4), *(DefenseView(adaptive(Defense(n))) for n in (network, OURS))
+    said, true = (v.query(who.x, who, Margin(), gradient=False).margin for v in (view, ours))
+    torch.testing.assert_close(said, true)
     with pytest.raises(UserError, match="expected gradients with respect to the input, got none"):
-        from_foolbox(model, OURS.shape)
+        PGD(Linf(), 0.1, steps=2)(view, who)
 
 
 def test_what_is_no_foolbox_model_is_refused() -> None:

@@ -1,5 +1,7 @@
 """The main job: how much of a defense is left once the attacker knows it."""
 
+from noisychannel.audit.examine import Examination, examine
+from noisychannel.audit.facts import Facts
 from noisychannel.audit.outcome import Outcome, Rung, outcome
 from noisychannel.audit.page import render, terminal_table
 from noisychannel.audit.plan import SETTINGS, Request, cells
@@ -7,11 +9,14 @@ from noisychannel.audit.target import check_fit, target
 
 __all__ = [
     "SETTINGS",
+    "Examination",
+    "Facts",
     "Outcome",
     "Request",
     "Rung",
     "cells",
     "check_fit",
+    "examine",
     "outcome",
     "render",
     "target",

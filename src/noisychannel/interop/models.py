@@ -32,7 +32,7 @@ def from_foolbox(model: Any, shape: tuple[int, ...], name: str = "foolbox model"
         name: what reports call it.
 
     Raises:
-        UserError: no foolbox model, or none that has gradients.
+        UserError: no foolbox model. (One without gradients refuses attacks that need them.)
     """
     with installed("foolbox"):
         from foolbox.models.base import Model, TransformBoundsWrapper

@@ -15,9 +15,6 @@ from noisychannel.types import Cost
 
 __all__ = ["Shown"]
 
-_COPIES = 1 << 40
-"""Sets apart several rows of one example in one call; no data set is as large."""
-
 
 class Shown(nn.Module):
     """Logits of what the attacker assumes, averaged over the threat's draws; each call has draws of its own.
@@ -46,7 +43,7 @@ class Shown(nn.Module):
         draws = self.view.threat.draws if self.view.stochastic else 1
         self.calls += 1
         row = torch.arange(len(x), device=x.device)
-        index = self.index[row % len(self.index)] + row // len(self.index) * _COPIES
+        index = self.index[row % len(self.index)] + row // len(self.index) * rng.COPIES
         chunks = list(chunks_of(draws, self.view.draws_at_once(len(x))))
         differentiated = torch.is_grad_enabled() and x.requires_grad
         parts: list[Tensor] = []

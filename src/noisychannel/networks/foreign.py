@@ -43,8 +43,11 @@ class Foreign:
         shape: shape of one example, (c, h, w) or (c, l).
         name: what reports call it.
 
+    One without gradients is let in, for attacks that need none.
+
     Raises:
-        UserError: left in training mode, wrong output shape, NaN logits, or not to be copied.
+        UserError: left in training mode, wrong output shape, NaN logits, not to be copied, or one that does not
+            take one example alone.
 
     Warns:
         UserWarning: it seems to return probabilities instead of logits.
@@ -81,17 +84,21 @@ class Foreign:
                 "choose data of its shape, or wrap it"
             ) from error
         check_logits(self.name, logits, _PROBES)
-        if len(self._slope()) == 0:
-            raise UserError(
-                f"network {self.name!r}: expected gradients with respect to the input, got none; remove "
-                "no_grad or detach, or give it a straight-through gradient"
-            )
         self._check_batch_mates()
 
     def _check_batch_mates(self) -> None:
+        try:
+            alone = self._ask(0, 0, rows=1)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"network {self.name!r}: expected to take one example alone, got: {reason(error)}; do not take "
+                "statistics over the batch"
+            ) from error
         if self.stochastic:
             return
-        together, alone = self._logits(0)[:1], self._ask(0, 0, rows=1)
+        together = self._logits(0)[:1]
         if not torch.allclose(together, alone, rtol=1e-3, atol=1e-3):
             warnings.warn(
                 f"network {self.name!r}: its answer on an example depends on the other examples of the "
@@ -112,6 +119,11 @@ class Foreign:
     def stochastic(self) -> bool:
         """Whether it answers differently when asked again with another seed."""
         return self._randomness[0]
+
+    @cached_property
+    def differentiable(self) -> bool:
+        """Whether autograd finds a way from its logits to its input, be the gradient zero or wrong."""
+        return len(self._slope()) > 0
 
     @property
     def keyed(self) -> bool:
@@ -145,7 +157,8 @@ class Foreign:
             x = rng.uniform(torch.empty(_PROBES, *self.shape), replace(stream, step=0, part="x"))
             x = x[:1].repeat(_PROBES, *[1] * len(self.shape)) if alike else x[:rows]
             given = x.clone()
-            with rng.bracket(stream), rng.torch_seeded(other):
+            asked = replace(stream, index=stream.index[:rows])
+            with rng.bracket(asked), rng.torch_seeded(other):
                 answer = self._module(x)
             if not torch.equal(x, given):
                 raise UserError(
@@ -181,7 +194,7 @@ class Foreign:
             with rng.bracket(stream), rng.torch_seeded(replace(stream, part="torch")):
                 try:
                     return torch.autograd.grad(self._module(x).logsumexp(1).sum(), x)[0]
-                except RuntimeError:  # not differentiable: attacks will meet the same error
+                except Exception:  # noqa: BLE001  # whatever a stranger raises: attacks would meet the same
                     return torch.zeros(0)
 
     def fingerprint(self) -> str:

@@ -7,7 +7,17 @@ from torch import Tensor
 
 from noisychannel.errors import UserError
 
-__all__ = ["check_logits"]
+__all__ = ["are_probabilities", "check_logits"]
+
+
+def are_probabilities(logits: Tensor) -> bool:
+    """Whether all rows (n, k) of several classes are ≥ 0 and sum to 1."""
+    sums = logits.sum(dim=1)
+    return (
+        logits.shape[1] > 1
+        and bool((logits >= 0).all())
+        and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+    )
 
 
 def check_logits(name: str, logits: object, examples: int) -> None:
@@ -26,12 +36,7 @@ def check_logits(name: str, logits: object, examples: int) -> None:
             f"network {name!r}: expected finite logits, got NaN or infinity on inputs in [0, 1]; "
             "check its weights and its normalisation"
         )
-    sums = logits.sum(dim=1)
-    if (
-        logits.shape[1] > 1
-        and (logits >= 0).all()
-        and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
-    ):
+    if are_probabilities(logits):
         warnings.warn(
             f"network {name!r}: expected logits, got what looks like probabilities (rows ≥ 0 that "
             "sum to 1); remove its last softmax, or gradients will vanish and attacks look weak",
