@@ -1,6 +1,7 @@
 """Data sets as parts: a name, a split, a subset → a batch; the key holds their content, never their path."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -96,6 +97,10 @@ class DataSpec:
         """The examples from start up to stop of these."""
         return replace(self, part=_within(self.part, start, stop))
 
+    def take(self, positions: Sequence[int]) -> "DataSpec":
+        """The examples at these positions of these, ascending."""
+        return replace(self, subset=_at(self.subset, self.part, positions), part=None)
+
     def fingerprint(self) -> str:
         """Hash of the split's content."""
         return self._open().fingerprint()
@@ -135,6 +140,10 @@ class ArrayData:
     def slice(self, start: int, stop: int) -> "ArrayData":
         """The examples from start up to stop of these."""
         return replace(self, part=_within(self.part, start, stop))
+
+    def take(self, positions: Sequence[int]) -> "ArrayData":
+        """The examples at these positions of these, ascending."""
+        return replace(self, subset=_at(self.subset, self.part, positions), part=None)
 
     def fingerprint(self) -> str:
         """Hash of the tensors' bytes."""
@@ -188,6 +197,14 @@ def _within(part: tuple[int, int] | None, start: int, stop: int) -> tuple[int, i
         size = "the size" if end is None else end - offset
         raise DataError(f"slice: expected 0 ≤ start < stop ≤ {size}, got {start}:{stop}")
     return offset + start, offset + stop
+
+
+def _at(subset: str, part: tuple[int, int] | None, positions: Sequence[int]) -> str:
+    start, stop = part if part is not None else (0, None)
+    if not positions or min(positions) < 0 or (stop is not None and start + max(positions) >= stop):
+        size = "the size" if stop is None else stop - start
+        raise DataError(f"take: expected positions from 0 up to {size}, got {list(positions)}")
+    return f"{subset}/at:{','.join(str(start + i) for i in positions)}"
 
 
 def _checked(x: Tensor, labels: Rows, rows: Rows, classes: int) -> Batch:

@@ -1,7 +1,7 @@
 """The subset language: which examples of a split, in the order of the split.
 
-`all` · `first:200` · `every:5` · `balanced:200@7` (as many of each class, drawn by seed 7), read
-from left to right: `every:5/first:400` is the first 400 of every fifth example.
+`all` · `first:200` · `every:5` · `balanced:200@7` (as many of each class, drawn by seed 7) · `at:0,3,7` (those at
+these positions, ascending), read from left to right: `every:5/first:400` is the first 400 of every fifth example.
 """
 
 import re
@@ -15,8 +15,8 @@ from noisychannel.errors import DataError
 
 __all__ = ["check_subset", "select"]
 
-_STEP = re.compile(r"all|first:[1-9]\d*|every:[1-9]\d*|balanced:[1-9]\d*@\d+")
-_FORMS = "all, first:N, every:K or balanced:N@SEED, joined by /"
+_STEP = re.compile(r"all|first:[1-9]\d*|every:[1-9]\d*|balanced:[1-9]\d*@\d+|at:\d+(,\d+)*")
+_FORMS = "all, first:N, every:K, balanced:N@SEED or at:I,J,…, joined by /"
 
 Rows = NDArray[np.int64]
 
@@ -65,8 +65,17 @@ def _apply(step: str, rows: Rows, labels: Rows) -> Rows:
         if int(argument) > len(rows):
             raise DataError(f"subset: expected first:N with N ≤ {len(rows)}, got {step}")
         return rows[: int(argument)]
+    if name == "at":
+        return rows[_positions(argument, len(rows))]
     count, _, seed = argument.partition("@")
     return _balanced(rows, labels[rows], int(count), int(seed))
+
+
+def _positions(argument: str, size: int) -> Rows:
+    found = np.array([int(i) for i in argument.split(",")])
+    if (np.diff(found) <= 0).any() or found[-1] >= size:
+        raise DataError(f"subset: expected at: with ascending positions below {size}, got {argument!r}")
+    return found
 
 
 def _balanced(rows: Rows, labels: Rows, count: int, seed: int) -> Rows:

@@ -38,7 +38,7 @@ from noisychannel.types import Attack
 
 __all__ = ["BUDGETS", "FIG04", "SUBSETS", "THRESHOLDS"]
 
-SUBSETS: dict[Scale, str] = {"smoke": "first:30", "desk": "first:50", "paper": "first:1000"}
+SUBSETS: dict[Scale, str] = {"smoke": "first:30", "desk": "first:80", "paper": "first:1000"}
 
 BUDGETS: dict[Scale, int] = {"smoke": 1500, "desk": 5000, "paper": 27_000}
 """Forwards per image, start and re-tests included; at `paper` 25,000 steps and as much as the start may take."""
