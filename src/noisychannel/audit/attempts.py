@@ -1,0 +1,135 @@
+"""One attack under one threat setting, on some of the examples: the tasks behind one number of an audit."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from noisychannel.audit.request import Request
+from noisychannel.data import Dataset
+from noisychannel.defenses import Defense
+from noisychannel.engine import Craft, Measure
+from noisychannel.threats import Threat
+from noisychannel.types import Attack
+
+__all__ = ["SETTINGS", "Attempt", "Family", "Setting", "attempt", "clean", "rung"]
+
+Setting = Literal["clean", "non-adaptive", "partially adaptive", "adaptive", "control"]
+
+SETTINGS: dict[Setting, str] = {
+    "clean": "no attack",
+    "non-adaptive": "the network, not what perturbs it",
+    "partially adaptive": "that inputs are perturbed, not how: assumes Laplace noise",
+    "adaptive": "the defense as it is, and attacks through it",
+    "control": "what a control asks for",
+}
+"""Threat settings from the weakest to the strongest, each with what the attacker knows."""
+
+Family = Literal["none", "gradient", "transfer", "no gradient", "yours", "control"]
+"""By what the attacker finds his way: the defense's own gradient, another network's, its answers alone, the user's."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attack, and what the defense answers to it.
+
+    Args:
+        name: of its own in the audit.
+        setting: what the attacker knew; a `control` is no attack that the headline counts.
+        family: by what he finds his way.
+        positions: the examples it was made on, ascending, as places in the audit's data.
+        measures: the tasks, in the order of these examples.
+    """
+
+    name: str
+    setting: Setting
+    family: Family
+    positions: tuple[int, ...]
+    measures: tuple[Measure, ...]
+
+    @property
+    def crafts(self) -> tuple[Craft, ...]:
+        """The attacks among its tasks; none where nothing was crafted."""
+        return tuple(m.craft for m in self.measures if m.craft is not None)
+
+    @property
+    def gradients(self) -> int:
+        """Gradients at most, over all examples and draws."""
+        return sum(c.data.size * c.attack.gradients * _draws(c.threat) for c in self.crafts)
+
+    @property
+    def queries(self) -> int:
+        """Other questions at most, over all examples and draws."""
+        return sum(c.data.size * c.attack.queries * _draws(c.threat) for c in self.crafts)
+
+
+def rung(draws: int) -> str:
+    """Name of the ladder's attempt with so many draws per gradient."""
+    return f"PGD margin, {draws} draw{'s' if draws > 1 else ''} a gradient"
+
+
+def attempt(
+    request: Request,
+    name: str,
+    setting: Setting,
+    family: Family,
+    threat: Threat,
+    attack: Attack,
+    positions: Sequence[int],
+    defense: Defense | None = None,
+) -> Attempt:
+    """An attack as tasks.
+
+    Args:
+        request: the audit.
+        name: of the attempt.
+        setting: what the attacker knows.
+        family: by what he finds his way.
+        threat: what he assumes, in full.
+        attack: what he does.
+        positions: on which examples.
+        defense: what answers; None: the defense that is audited.
+    """
+    victim = request.defense if defense is None else defense
+    how = request.execution
+    measures = (
+        Measure(
+            part,
+            victim,
+            Craft(part, threat, attack, seed=request.seed, execution=how),
+            draws=request.scoring(victim),
+            seed=request.seed,
+            execution=how,
+        )
+        for part in _parts(request, positions)
+    )
+    return Attempt(name, setting, family, tuple(positions), tuple(measures))
+
+
+def clean(request: Request, name: str, defense: Defense) -> Attempt:
+    """What a defense answers to the examples as they are."""
+    everything = tuple(range(request.data.size))
+    measures = (
+        Measure(
+            part,
+            defense,
+            draws=request.scoring(defense),
+            seed=request.seed,
+            execution=request.execution,
+        )
+        for part in _parts(request, everything)
+    )
+    return Attempt(name, "clean", "none", everything, tuple(measures))
+
+
+def _parts(request: Request, positions: Sequence[int]) -> Iterator[Dataset]:
+    """Chosen examples in the order of the data; whole stretches of it go by their ends, as other commands name them."""
+    for start in range(0, len(positions), request.part):
+        some = positions[start : start + request.part]
+        if some[-1] - some[0] == len(some) - 1:
+            yield request.data.slice(some[0], some[-1] + 1)
+        else:
+            yield request.data.take(some)
+
+
+def _draws(threat: Threat) -> int:
+    return threat.draws if threat.assumed.stochastic else 1

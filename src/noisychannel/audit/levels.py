@@ -1,0 +1,64 @@
+"""The worst images found so far, on the 8-bit grid: what a camera or a file would hand over."""
+
+from contextlib import suppress
+
+from torch import Tensor
+
+from noisychannel.audit.attempts import Attempt, rung
+from noisychannel.audit.evidence import Evidence
+from noisychannel.audit.proof import Strongest, in_bytes, strongest
+from noisychannel.audit.request import Request
+from noisychannel.audit.side import Side
+from noisychannel.data import from_arrays
+from noisychannel.engine import Measure
+from noisychannel.errors import UserError
+
+__all__ = ["LEVELS", "rounded", "worst_images"]
+
+LEVELS = "the worst so far"
+FROM_TWIN = "the undefended network's worst"
+_BYTES = ", as 8-bit images"
+
+
+def worst_images(side: Side) -> Strongest:
+    """Each example under the attempt that was chosen for it."""
+    r = side.request
+    names = [n for n, a in side.attempts.items() if a.setting not in ("clean", "control")]
+    found = side.worst(names)
+    candidates = {n: side.candidates(n) for n in sorted(set(found.winner))}
+    return strongest(r.data.load(), candidates, found, r.norm, r.epsilon)
+
+
+def rounded(e: Evidence) -> tuple[Attempt, ...]:
+    """What broke the undefended network, and what broke the defense as 8-bit images, as more attempts.
+
+    Beside the worst also what the first attempt made of all examples: a defense that knows floats from bytes answers
+    no float wrongly, and then the worst of them are clean images. No bytes where clean images are off the grid.
+    """
+    r, x = e.request, e.request.data.load()
+    if e.foreseen or not e.attacked:
+        return ()
+    floats = {LEVELS: worst_images(e.mine).x}
+    if e.theirs is not None and len(e.theirs.attempts) > 1:
+        floats[FROM_TWIN] = worst_images(e.theirs).x
+    if rung(1) in e:
+        floats[rung(1)] = e.mine.candidates(rung(1))
+    found = {FROM_TWIN: floats[FROM_TWIN]} if FROM_TWIN in floats else {}
+    with suppress(UserError):
+        found |= {n + _BYTES: in_bytes(z, x.x, r.norm, r.epsilon) for n, z in floats.items()}
+    return tuple(_asked(r, name, images) for name, images in found.items())
+
+
+def _asked(r: Request, name: str, images: Tensor) -> Attempt:
+    data = from_arrays(images, r.data.load().y, name="attacked", classes=r.data.classes)
+    measures = tuple(
+        Measure(
+            data.slice(start, min(start + r.part, data.size)),
+            r.defense,
+            draws=r.scoring(r.defense),
+            seed=r.seed,
+            execution=r.execution,
+        )
+        for start in range(0, data.size, r.part)
+    )
+    return Attempt(name, "adaptive", "transfer", tuple(range(r.data.size)), measures)

@@ -1,0 +1,246 @@
+"""The steps of an audit, from the cheapest to the dearest: which attempts each makes, given what is known."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from noisychannel.attacks import (
+    APGD,
+    DDN,
+    FMN,
+    PGD,
+    SPSA,
+    HopSkipJump,
+    Square,
+    TargetedAPGD,
+)
+from noisychannel.audit.attempts import Attempt, Setting, attempt, clean, rung
+from noisychannel.audit.evidence import Evidence
+from noisychannel.audit.levels import rounded
+from noisychannel.audit.request import Request, follows
+from noisychannel.audit.side import CLEAN
+from noisychannel.engine import Task
+from noisychannel.norms import Linf
+from noisychannel.objectives import DLR, CrossEntropy, Loss, Margin
+from noisychannel.threats import Threat, adaptive, assumes, non_adaptive
+from noisychannel.types import Attack
+
+__all__ = ["Step", "attacks_on", "pgd"]
+
+_PAIRS = 16  # of questions in a step of SPSA
+_GUESSED = 4  # draws per gradient through a channel that is only guessed
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of an audit that is run at once.
+
+    Args:
+        name: as progress and reports call it.
+        attempts: what it makes.
+        needed: even where nothing is left to win.
+        other: tasks that are no attempts, by name.
+    """
+
+    name: str
+    attempts: tuple[Attempt, ...]
+    needed: bool = False
+    other: dict[str, Task] = field(default_factory=dict)
+
+
+def pgd(r: Request, steps: int | None = None, epsilon: float | None = None) -> PGD:
+    """The attack that ladders and controls have in common.
+
+    On a random defense it spends its budget: one that is adversarial on half of the draws is not yet lost.
+    """
+    radius = r.epsilon if epsilon is None else epsilon
+    early = not r.defense.stochastic
+    return PGD(
+        r.norm,
+        epsilon=radius,
+        steps=steps or r.budget.steps,
+        loss=Margin(),
+        stop_early=early,
+    )
+
+
+def attacks_on(e: Evidence) -> Iterator[Step]:
+    """All steps that can lower the headline, and the same attacks on what the defense is compared with."""
+    r = e.request
+    first = [clean(r, CLEAN, r.defense)]
+    if r.twin is not None:
+        first.append(clean(r, CLEAN, r.twin))
+    yield Step("clean images", tuple(first), needed=True)
+    yield from _weaker(e)
+    if e.differentiable:
+        yield from _ladder(e)
+        yield from _losses(e)
+        yield from _gradients(e)
+    yield from _black_box(e)
+    yield from _own(e)
+    yield from _twin(e)
+    again = rounded(e)
+    if again:
+        yield Step("the worst again, and as 8-bit images", again)
+
+
+def _weaker(e: Evidence) -> Iterator[Step]:
+    """Attackers who know less; where nothing perturbs apart from the network itself there are none."""
+    r, twin = e.request, e.request.twin
+    if twin is None or not follows(twin.network):
+        return
+    name = "attackers who do not know the defense"
+    settings: dict[Setting, Threat] = {
+        "non-adaptive": non_adaptive(twin),
+        "partially adaptive": assumes(twin, r.assumed, draws=_GUESSED),
+    }
+    for setting, threat in settings.items():
+        places = e.everything if setting == "non-adaptive" else e.standing()
+        if not places:
+            return
+        made: list[Attempt] = []
+        for attack in _pair(r):
+            title = f"{type(attack).__name__}, {setting}"
+            made.append(attempt(r, title, setting, "transfer", threat, attack, places))
+            if setting == "non-adaptive" and not twin.stochastic:
+                # To the twin the same images are its own white-box attack.
+                args = (r, title, "adaptive", "gradient", threat, attack, places, twin)
+                made.append(attempt(*args))
+        yield Step(name, tuple(made), needed=setting == "non-adaptive")
+
+
+def _pair(r: Request) -> tuple[Attack, ...]:
+    """One that spends the budget, and one that seeks the smallest distortion, as the paper's attackers do."""
+    steps = r.budget.steps
+    spends = PGD(r.norm, epsilon=r.epsilon, steps=steps, loss=Margin())
+    if r.norm == Linf():
+        return spends, FMN(r.norm, steps=2 * steps)
+    return spends, DDN(steps=2 * steps, initial=r.epsilon)
+
+
+def _ladder(e: Evidence) -> Iterator[Step]:
+    """Draws per gradient 1, 2, 4 … until another doubling would surely win less than a point.
+
+    The first rung is tried on all examples: whether the defense's own gradient leads anywhere is to be known even
+    where other attackers have won already.
+    """
+    r = e.request
+    for draws in r.budget.ladder if r.defense.stochastic else (1,):
+        places = e.everything if draws == 1 else e.standing(white_box=True)
+        if not places or (not e.foreseen and e.saturated):
+            return
+        threat = adaptive(r.defense, draws=draws)
+        made = attempt(r, rung(draws), "adaptive", "gradient", threat, pgd(r), places)
+        yield Step("draws per gradient", (made,), needed=draws == 1)
+
+
+def _losses(e: Evidence) -> Iterator[Step]:
+    """Other losses, aimed and not, and another rule for the step size; then the ladder's gradients spent on steps."""
+    r, b, draws = e.request, e.request.budget, e.draws_of_attacks
+    early, several = not r.defense.stochastic, r.data.classes > 3
+    loss: dict[str, Loss] = {"cross-entropy": CrossEntropy(), **({"DLR": DLR()} if several else {})}
+    made: dict[str, Attack] = {
+        f"APGD {name}": APGD(r.norm, epsilon=r.epsilon, steps=b.steps, loss=one, stop_early=early)
+        for name, one in loss.items()
+    }
+    if several:
+        targets = min(b.targets, r.data.classes - 1)
+        made["APGD targeted"] = TargetedAPGD(r.norm, r.epsilon, b.steps, targets, early)
+    few = min(draws, b.draws)
+    yield from _each(e, "other losses", made, adaptive(r.defense, draws=few), white_box=True)
+    if draws > 1:
+        long: dict[str, Attack] = {
+            f"PGD margin, {draws} times the steps of one draw": pgd(r, b.steps * draws)
+        }
+        threat = adaptive(r.defense, draws=1)
+        yield from _each(e, "steps in place of draws", long, threat, white_box=True)
+
+
+def _gradients(e: Evidence) -> Iterator[Step]:
+    """Other ways through the channel: past it, through it, through the user's stand-ins."""
+    r, draws = e.request, min(e.draws_of_attacks, e.request.budget.draws)
+    ways = r.defense.channel.gradients[1:]
+    threats = {
+        f"PGD margin, gradient {way.replace('_', ' ')}": adaptive(r.defense, draws, backward=way)
+        for way in ways
+    }
+    threats |= {
+        f"PGD margin, BPDA {part}": adaptive(r.defense, draws, substitute=part)
+        for part in r.substitutes
+    }
+    for name, threat in threats.items():
+        yield from _each(e, "other gradients", {name: pgd(r)}, threat, white_box=True)
+
+
+def _black_box(e: Evidence) -> Iterator[Step]:
+    """Attacks that see scores or labels only, on some examples; on all, if they win there or nothing else can."""
+    r, b = e.request, e.request.budget
+    most = b.queries if r.queries is None else min(b.queries, r.queries)
+    made: dict[str, Attack] = {
+        "Square": Square(r.norm, epsilon=r.epsilon, queries=most),
+        "SPSA": SPSA(r.norm, r.epsilon, steps=max(1, most // (2 * _PAIRS)), samples=_PAIRS),
+        "HopSkipJump": HopSkipJump(r.norm, queries=most),
+    }
+    threat = adaptive(r.defense, draws=min(e.draws_of_attacks, b.draws_of_questions))
+    masked = not e.differentiable
+    for name, attack in made.items():
+        before = e.standing()
+        some = before if masked else tuple(i for i in before if i in e.pool)
+        if not some:
+            continue
+        tried = attempt(r, name, "adaptive", "no gradient", threat, attack, some)
+        yield Step("without gradients", (tried,))
+        won = set(some) - set(e.standing())
+        rest = tuple(i for i in e.standing() if i not in e.pool)
+        # One image in fifty is more than the share by which such attacks may be the better ones.
+        if won and rest and not masked and not e.foreseen:
+            more = attempt(r, f"{name}, all", "adaptive", "no gradient", threat, attack, rest)
+            yield Step("without gradients", (more,))
+
+
+def _own(e: Evidence) -> Iterator[Step]:
+    """The user's attacks."""
+    r = e.request
+    threat = adaptive(r.defense, draws=min(e.draws_of_attacks, r.budget.draws))
+    for i, attack in enumerate(r.attacks, 1):
+        name = f"yours {i}: {type(attack).__name__}"
+        places = e.standing()
+        if places:
+            yield Step(
+                "your attacks",
+                (attempt(r, name, "adaptive", "yours", threat, attack, places),),
+            )
+
+
+def _twin(e: Evidence) -> Iterator[Step]:
+    """The same attacks on what the defense is compared with, on what is left of it."""
+    r, theirs = e.request, e.theirs
+    if theirs is None:
+        return
+    twin = theirs.defense
+    for name in e.mine.named("adaptive", families=("gradient", "no gradient", "yours")):
+        craft = e.mine.attempts[name].crafts[0]
+        if craft.threat.substitute is not None or craft.threat.backward != "default":
+            continue
+        if e.mine.attempts[name].family == "gradient" and not follows(twin.network):
+            continue
+        places = e.everything
+        if not e.foreseen:
+            places = theirs.standing([n for n in theirs.attempts if n != CLEAN])
+        if e.mine.attempts[name].family == "no gradient":
+            places = tuple(i for i in places if i in set(e.mine.attempts[name].positions))
+        if not places:
+            continue
+        threat = adaptive(twin, draws=craft.threat.draws if twin.stochastic else 1)
+        family = e.mine.attempts[name].family
+        args = (r, name, "adaptive", family, threat, craft.attack, places, twin)
+        yield Step("what it is compared with", (attempt(*args),), needed=True)
+
+
+def _each(
+    e: Evidence, step: str, made: dict[str, Attack], threat: Threat, *, white_box: bool
+) -> Iterator[Step]:
+    for name, attack in made.items():
+        places = e.standing(white_box=white_box)
+        if places:
+            one = attempt(e.request, name, "adaptive", "gradient", threat, attack, places)
+            yield Step(step, (one,))
