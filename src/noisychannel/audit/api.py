@@ -14,7 +14,7 @@ from noisychannel.audit.request import Request
 from noisychannel.channels import Laplace, parse_channel
 from noisychannel.data import Dataset, DataSpec, from_arrays
 from noisychannel.decision import Decision, parse_decision
-from noisychannel.defenses import Defense, fixed_draws
+from noisychannel.defenses import Defense, FixedNetwork, fixed_draws
 from noisychannel.engine import Execution, Store, Task, run, serial
 from noisychannel.errors import UserError, expected
 from noisychannel.networks import Foreign
@@ -116,7 +116,12 @@ def conducted(
     request: Request, store: Store, progress: Run | None = None, minutes: float | None = None
 ) -> Audit:
     """Examine the network, run what is needed, and judge."""
-    examined = examine(request.defense.network, request.data, request.name).findings
+    network = request.defense.network
+    if isinstance(network, FixedNetwork):
+        network = (
+            network.network
+        )  # draws that are fixed for each input, because the user said so, are no sign of lying
+    examined = examine(network, request.data, request.name).findings
 
     def silently(_name: str, wanted: Sequence[Task]) -> None:
         run(wanted, store, serial, lambda _whole, _todo: lambda _amount: None)
