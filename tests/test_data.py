@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +92,10 @@ def test_digits_split_is_fixed_and_stratified() -> None:
         ("every:30", range(0, 100, 30)),
         ("every:5/first:4", range(0, 20, 5)),
         ("first:20/every:7", range(0, 20, 7)),
+        ("every:10/at:1,4,9", [10, 40, 90]),
     ],
 )
-def test_subset(subset: str, rows: range) -> None:
+def test_subset(subset: str, rows: Sequence[int]) -> None:
     assert select(np.arange(100) % 10, subset).tolist() == list(rows)
 
 
@@ -122,11 +123,42 @@ def test_parts_tile_a_subset() -> None:
 
 
 @pytest.mark.parametrize(
-    "subset", ["", "first", "first:0", "every:x", "balanced:10", "all,first:3", "First:3"]
+    "data", [DataSpec("digits"), from_arrays(torch.rand(60, 1, 8, 8), [0, 1] * 30)]
+)
+def test_chosen_examples_keep_their_names(data: Dataset) -> None:
+    part = data.slice(10, 40)
+    whole, chosen = part.load(), part.take([0, 3, 29])
+    assert chosen.size == 3
+    assert torch.equal(chosen.load().x, whole.x[[0, 3, 29]])
+    assert chosen.load().index.tolist() == whole.index[[0, 3, 29]].tolist() == [10, 13, 39]
+    assert chosen.take([1]).load().index.tolist() == [13]
+    assert chosen.slice(1, 3).load().index.tolist() == [13, 39]
+
+
+@pytest.mark.parametrize("positions", [[], [-1], [30], [3, 3], [3, 0]])
+def test_positions_outside_or_twice_are_refused(positions: list[int]) -> None:
+    with pytest.raises(DataError, match=r"expected (positions from 0 up to 30|at: with ascending)"):
+        DataSpec("digits").slice(10, 40).take(positions).load()
+
+
+@pytest.mark.parametrize(
+    "subset",
+    [
+        "",
+        "first",
+        "first:0",
+        "every:x",
+        "balanced:10",
+        "all,first:3",
+        "First:3",
+        "at:",
+        "at:-1",
+        "at:1,",
+    ],
 )
 def test_unknown_subset(subset: str) -> None:
     with pytest.raises(
-        DataError, match=r"subset: expected all, first:N, every:K or balanced:N@SEED"
+        DataError, match=r"subset: expected all, first:N, every:K, balanced:N@SEED or at:I"
     ):
         DataSpec("digits", subset=subset)
 

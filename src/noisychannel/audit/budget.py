@@ -18,7 +18,8 @@ class Budget:
         steps: gradients of one run of a white-box attack, each over the attacker's draws.
         most_draws: where the ladder of draws per gradient ends.
         draws: per gradient of the attacks beside the ladder.
-        draws_of_questions: that an attack without gradients averages for one answer.
+        draws_of_questions: that who has no gradient averages for one answer, and who guesses the channel for a
+            gradient.
         restarts: runs of the white-box attack whose loss did best.
         targets: classes aimed at by the targeted attack.
         queries: of each black-box attack.

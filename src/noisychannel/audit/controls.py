@@ -12,6 +12,7 @@ from noisychannel.audit.evidence import Evidence
 from noisychannel.audit.request import Request
 from noisychannel.audit.side import CLEAN
 from noisychannel.audit.steps import Step, pgd
+from noisychannel.channels import Identity
 from noisychannel.defenses import Defense, fixed_draws
 from noisychannel.engine import Binarize, Measure
 from noisychannel.measures import Planting
@@ -100,7 +101,8 @@ def _window(e: Evidence) -> Iterator[Step]:
     """The smallest adversarials of the undefended network, moved along their own directions: where are they undone?"""
     r = e.request
     smallest = [n for n in e.mine.named("non-adaptive") if not n.startswith("PGD")]
-    if e.theirs is None or not smallest or e.foreseen:
+    perturbs = r.defense.stochastic or r.defense.channel != Identity()
+    if e.theirs is None or not smallest or not perturbs or e.foreseen:
         return
     craft = e.mine.attempts[smallest[0]].crafts[0]
     moved = e.mine.examples(smallest[0])["l2"].to_numpy()[: craft.data.size]

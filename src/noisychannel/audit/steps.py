@@ -18,6 +18,7 @@ from noisychannel.audit.evidence import Evidence
 from noisychannel.audit.levels import rounded
 from noisychannel.audit.request import Request, follows
 from noisychannel.audit.side import CLEAN
+from noisychannel.channels import Identity
 from noisychannel.engine import Task
 from noisychannel.norms import Linf
 from noisychannel.objectives import DLR, CrossEntropy, Loss, Margin
@@ -27,7 +28,6 @@ from noisychannel.types import Attack
 __all__ = ["Step", "attacks_on", "pgd"]
 
 _PAIRS = 16  # of questions in a step of SPSA
-_GUESSED = 4  # draws per gradient through a channel that is only guessed
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _weaker(e: Evidence) -> Iterator[Step]:
     name = "attackers who do not know the defense"
     settings: dict[Setting, Threat] = {
         "non-adaptive": non_adaptive(twin),
-        "partially adaptive": assumes(twin, r.assumed, draws=_GUESSED),
+        "partially adaptive": assumes(twin, r.assumed, draws=r.budget.draws_of_questions),
     }
     for setting, threat in settings.items():
         places = e.everything if setting == "non-adaptive" else e.standing()
@@ -158,7 +158,7 @@ def _losses(e: Evidence) -> Iterator[Step]:
 def _gradients(e: Evidence) -> Iterator[Step]:
     """Other ways through the channel: past it, through it, through the user's stand-ins."""
     r, draws = e.request, min(e.draws_of_attacks, e.request.budget.draws)
-    ways = r.defense.channel.gradients[1:]
+    ways = () if r.defense.channel == Identity() else r.defense.channel.gradients[1:]
     threats = {
         f"PGD margin, gradient {way.replace('_', ' ')}": adaptive(r.defense, draws, backward=way)
         for way in ways

@@ -13,19 +13,21 @@ import torch
 from torch import nn
 
 from noisychannel import zoo
+from noisychannel.admission import check_role
 from noisychannel.channels import parse_channel
 from noisychannel.data import Dataset
 from noisychannel.decision import Decision, Single
 from noisychannel.defenses import Defense
 from noisychannel.errors import UserError, reason
+from noisychannel.interop import robustbench_network
 from noisychannel.networks import Foreign
-from noisychannel.types import Network
+from noisychannel.types import Attack, Network
 
-__all__ = ["check_fit", "target"]
+__all__ = ["as_attack", "check_fit", "target"]
 
 
 def target(text: str, data: Dataset, network: Callable[[], Network], decision: Decision) -> Defense:
-    """A defense from the command line: `gauss:0.3`, `fc:60+clip`, `zoo:NAME`, or `FILE.py:make_defense`.
+    """A defense: `gauss:0.3`, `fc:60+clip`, `zoo:NAME`, `robustbench:NAME`, or `FILE.py:make_defense`.
 
     The named function is called without arguments, and returns an `nn.Module` from [0, 1] inputs to
     logits, or a `Defense`. Only this runs a user's code, and only because he names the file.
@@ -41,6 +43,9 @@ def target(text: str, data: Dataset, network: Callable[[], Network], decision: D
     """
     if text.startswith("zoo:"):
         return replace(zoo.defense(text.removeprefix("zoo:")), decision=decision)
+    if text.startswith("robustbench:"):
+        named = robustbench_network(text.removeprefix("robustbench:"), data.shape)
+        return Defense(named, decision=decision)
     if ".py" not in text:
         return Defense(network(), parse_channel(text), decision)
     made = _call(text)
@@ -52,6 +57,17 @@ def target(text: str, data: Dataset, network: Callable[[], Network], decision: D
         f"{text}: expected an nn.Module from [0, 1] inputs to logits, or a noisychannel Defense, "
         f"got a {type(made).__name__}"
     )
+
+
+def as_attack(text: str) -> Attack:
+    """A user's attack: `FILE.py:FUNCTION`, called without arguments; that runs his code, because he names the file.
+
+    Raises:
+        UserError: a file or function that is not there, or what it returns is no attack.
+    """
+    made = _call(text)
+    check_role(f"attack {text}", made, Attack)
+    return made
 
 
 def check_fit(name: str, defense: Defense, data: Dataset) -> None:

@@ -22,14 +22,14 @@ __all__ = ["errors", "run_with_bar"]
 errors = Console(stderr=True)
 
 
-def run_with_bar(wanted: Sequence[Task], store: Store) -> None:
-    """Make what is wanted and missing, in this process."""
+def run_with_bar(wanted: Sequence[Task], store: Store, step: str = "") -> None:
+    """Make what is wanted and missing, in this process; the bar of a step goes when it is done."""
     store.check_writable()  # before the bar, or the sentence stands amid it
-    with _progress() as bar:
+    with _progress(transient=bool(step)) as bar:
 
         def watch(whole: Plan, todo: Plan) -> Tick:
             done = len(whole.tasks) - len(todo.tasks)
-            words = f"{len(todo.tasks)} tasks ({done} found in {store.root})"
+            words = step or f"{len(todo.tasks)} tasks ({done} found in {store.root})"
             line = bar.add_task(words, total=max(todo.work, 1.0))
             return lambda amount: bar.advance(line, amount)
 
@@ -44,7 +44,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def _progress() -> Generator[Progress]:
+def _progress(*, transient: bool) -> Generator[Progress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -53,5 +53,5 @@ def _progress() -> Generator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors) as shown:
+    with Progress(*columns, console=errors, transient=transient) as shown:
         yield shown

@@ -74,7 +74,9 @@ def _apply(step: str, rows: Rows, labels: Rows) -> Rows:
 def _positions(argument: str, size: int) -> Rows:
     found = np.array([int(i) for i in argument.split(",")])
     if (np.diff(found) <= 0).any() or found[-1] >= size:
-        raise DataError(f"subset: expected at: with ascending positions below {size}, got {argument!r}")
+        raise DataError(
+            f"subset: expected at: with ascending positions below {size}, got {argument!r}"
+        )
     return found
 
 

@@ -3,6 +3,7 @@
 from noisychannel.interop.borrowed import Borrowed
 from noisychannel.interop.models import as_callable, from_art, from_foolbox, to_art, to_foolbox
 from noisychannel.interop.peers import art_attack, autoattack, foolbox_attack, torchattacks_attack
+from noisychannel.interop.robustbench import robustbench_network
 
 __all__ = [
     "Borrowed",
@@ -12,6 +13,7 @@ __all__ = [
     "foolbox_attack",
     "from_art",
     "from_foolbox",
+    "robustbench_network",
     "to_art",
     "to_foolbox",
     "torchattacks_attack",

@@ -19,6 +19,7 @@ _INSTALL = {
     "foolbox": "pip install 'noisychannel[foolbox]'",
     "torchattacks": "pip install --no-deps torchattacks",
     "adversarial-robustness-toolbox": "pip install 'noisychannel[art]'",
+    "robustbench": "pip install git+https://github.com/RobustBench/robustbench",
     "autoattack": "pip install git+https://github.com/fra31/auto-attack",
 }
 

@@ -1,0 +1,299 @@
+"""The main job: `audit` one defense, `compare` several."""
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from noisychannel.audit import (
+    Judged,
+    Request,
+    as_attack,
+    budget_of,
+    check_fit,
+    conducted,
+    exit_code,
+    foresee,
+    render,
+    save,
+    target,
+    terminal_table,
+)
+from noisychannel.channels import parse_channel
+from noisychannel.cli import arguments
+from noisychannel.cli.options import (
+    DeviceOption,
+    MicroOption,
+    OutputOption,
+    StoreOption,
+    ThreadsOption,
+)
+from noisychannel.cli.progress import run_with_bar
+from noisychannel.data import DataSpec
+from noisychannel.decision import parse_decision
+from noisychannel.defenses import Defense, fixed_draws
+from noisychannel.engine import Execution, Store, Task, pace, plan, trainings
+from noisychannel.errors import UserError
+
+__all__ = ["audit", "compare"]
+
+_DATA = typer.Option(help="digits, cifar10, a folder, or a hub name.")
+_SUBSET = typer.Option(help="all, first:200, every:5, balanced:200@7.")
+_EPSILON = typer.Option(help="Budget in pixels of [0, 1], e.g. 0.5 or 8/255.")
+_DECISION = typer.Option(help="single, vote:K or mean_prob:K.")
+_BUDGET = typer.Option(
+    help="quick (minutes), standard (an hour or more), deep (a night, or a GPU)."
+)
+_BASE = typer.Option(
+    help="The undefended network, or the defense at strength 0, named as a target; else what can be told."
+)
+_SUBSTITUTE = typer.Option(
+    help="Differentiable stand-in for the channel (BPDA), e.g. fc:50. Repeat."
+)
+_ATTACK = typer.Option(help="Your attack beside ours: FILE.py:FUNCTION that makes it. Repeat.")
+_ASSUMED = typer.Option(help="Channel that the partially adaptive attacker assumes.")
+_DRAWS = typer.Option(
+    help="The defender draws fresh for every question, or once for each input: fixed."
+)
+_QUERIES = typer.Option(
+    help="Most questions of an attacker without gradients. 0: what the budget allows."
+)
+_TRIES = typer.Option(
+    help="Times that the attacker may hand in an image, where one success is enough."
+)
+_NETWORK = typer.Option(
+    help="Behind a channel: small (trained here), a zoo network (cifar10/plain-fast), a folder that train "
+    "wrote, an authors' checkpoint."
+)
+_MINUTES = typer.Option(help="Leave out what would not end in so many minutes. 0: no limit.")
+_DRY = typer.Option("--dry-run", help="Say what it takes at most, and run nothing.")
+_TARGET = (
+    "gauss:0.3, fc:60, svd:50+clip …, zoo:NAME, "
+    "zoo:FOLDER of a trained network, robustbench:NAME, or FILE.py:FUNCTION"
+)
+
+_SPLIT = typer.Option(help="Split of the data set.")
+_NORM = typer.Option(help="l2 or linf.")
+_SEED = typer.Option(help="Root of all draws.")
+
+
+@dataclass(frozen=True)
+class Words:
+    """What was typed about the threat and the work, shared by both commands."""
+
+    data: str
+    split: str
+    subset: str
+    norm: str
+    epsilon: str
+    decision: str
+    budget: str
+    base: str
+    substitutes: Sequence[str]
+    attacks: Sequence[str]
+    assumed: str
+    draws: str
+    queries: int
+    tries: int
+    network: str
+    seed: int
+
+    def requests(self, texts: Sequence[str], how: Execution) -> tuple[Request, ...]:
+        """One per target, all alike in everything else."""
+        chosen = DataSpec(self.data, self.split, self.subset)
+        chosen.load()  # whatever is wrong with the data is said before anything else
+        rule = parse_decision(self.decision)
+        if self.draws not in ("fresh", "fixed"):
+            raise UserError(f"draws: expected fresh or fixed, got {self.draws!r}")
+
+        def defense(text: str) -> Defense:
+            made = target(
+                text, chosen, lambda: arguments.network(self.network, self.data, how), rule
+            )
+            if not trainings(made):
+                check_fit(text, made, chosen)
+            return made
+
+        def request(text: str) -> Request:
+            victim = defense(text)
+            return Request(
+                text,
+                fixed_draws(victim, self.seed) if self.draws == "fixed" else victim,
+                chosen,
+                arguments.norm(self.norm),
+                arguments.number("epsilon", self.epsilon),
+                budget_of(self.budget),
+                defense(self.base) if self.base else None,
+                tuple(parse_channel(s) for s in self.substitutes),
+                tuple(as_attack(a) for a in self.attacks),
+                parse_channel(self.assumed),
+                self.queries or None,
+                self.tries,
+                seed=self.seed,
+                execution=how,
+            )
+
+        return tuple(request(text) for text in texts)
+
+
+def audit(
+    what: Annotated[str, typer.Argument(metavar="TARGET", help=_TARGET)],
+    data: Annotated[str, _DATA] = "digits",
+    split: Annotated[str, _SPLIT] = "test",
+    subset: Annotated[str, _SUBSET] = "first:200",
+    norm: Annotated[str, _NORM] = "l2",
+    epsilon: Annotated[str, _EPSILON] = "0.5",
+    decision: Annotated[str, _DECISION] = "single",
+    budget: Annotated[str, _BUDGET] = "quick",
+    base: Annotated[str, _BASE] = "",
+    substitute: Annotated[list[str] | None, _SUBSTITUTE] = None,
+    attack: Annotated[list[str] | None, _ATTACK] = None,
+    assumed: Annotated[str, _ASSUMED] = "laplace:0.05",
+    draws: Annotated[str, _DRAWS] = "fresh",
+    queries: Annotated[int, _QUERIES] = 0,
+    tries: Annotated[int, _TRIES] = 1,
+    network: Annotated[str, _NETWORK] = "",
+    minutes: Annotated[float, _MINUTES] = 0.0,
+    dry_run: Annotated[bool, _DRY] = False,  # noqa: FBT002  # typer's way of a switch
+    seed: Annotated[int, _SEED] = 0,
+    output: OutputOption = Path("audit"),
+    store: StoreOption = Path("runs"),
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 2,
+    micro_batch: MicroOption = 128,
+) -> None:
+    """Attack a defense under every threat setting, and say what is left of it and whether that can be believed."""
+    how = arguments.execution(device, threads, micro_batch)
+    words = Words(
+        data, split, subset, norm, epsilon, decision, budget, base, substitute or (), attack or (),
+        assumed, draws, queries, tries, network, seed,
+    )  # fmt: skip
+    (request,) = words.requests((what,), how)
+    results = Store(store)
+    if dry_run:
+        _foretold(request, results)
+        return
+    arguments.writable(output)
+    judged = _audited(request, results, minutes)
+    save(judged, output, _provenance(words, request, how))
+    _say((judged,), output)
+    raise typer.Exit(exit_code(judged.evaluation, judged.gain))
+
+
+def compare(
+    targets: Annotated[list[str], typer.Argument(metavar="TARGETS", help=_TARGET)],
+    data: Annotated[str, _DATA] = "digits",
+    split: Annotated[str, _SPLIT] = "test",
+    subset: Annotated[str, _SUBSET] = "first:200",
+    norm: Annotated[str, _NORM] = "l2",
+    epsilon: Annotated[str, _EPSILON] = "0.5",
+    decision: Annotated[str, _DECISION] = "single",
+    budget: Annotated[str, _BUDGET] = "quick",
+    base: Annotated[str, _BASE] = "",
+    assumed: Annotated[str, _ASSUMED] = "laplace:0.05",
+    network: Annotated[str, _NETWORK] = "",
+    minutes: Annotated[float, _MINUTES] = 0.0,
+    seed: Annotated[int, _SEED] = 0,
+    output: OutputOption = Path("comparison"),
+    store: StoreOption = Path("runs"),
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = 2,
+    micro_batch: MicroOption = 128,
+) -> None:
+    """Audit several defenses in one setting, side by side and paired image by image."""
+    if len(targets) < 2 or len(set(targets)) < len(targets):
+        raise UserError(f"targets: expected two or more different ones, got {' '.join(targets)}")
+    how = arguments.execution(device, threads, micro_batch)
+    words = Words(
+        data, split, subset, norm, epsilon, decision, budget, base, (), (),
+        assumed, "fresh", 0, 1, network, seed,
+    )  # fmt: skip
+    requests = words.requests(targets, how)
+    arguments.writable(output)
+    results = Store(store)
+    judged = tuple(_audited(r, results, minutes) for r in requests)
+    provenance = _provenance(words, requests[0], how)
+    text, shown = render(judged, provenance)
+    arguments.write(output, text, shown, "report.html")
+    for one, place in zip(judged, _folders(targets), strict=True):
+        save(one, output / place, provenance)
+    _say(judged, output)
+
+
+def _audited(request: Request, results: Store, minutes: float) -> Judged:
+    def step(name: str, wanted: Sequence[Task]) -> None:
+        run_with_bar(wanted, results, name)
+
+    return conducted(request, results, step, minutes or None)
+
+
+def _folders(targets: Sequence[str]) -> list[str]:
+    """A folder's name for each target: its letters and digits, numbered."""
+    plain = ["".join(c if c.isalnum() else "-" for c in t).strip("-") for t in targets]
+    return [f"{i}-{name}" for i, name in enumerate(plain, 1)]
+
+
+def _provenance(words: Words, request: Request, how: Execution):
+    samples = f"{request.data.size} examples of {words.data} ({words.split}, {words.subset})"
+    facts = (
+        ("seed", str(words.seed)),
+        ("device", f"{how.device}, {how.threads} threads, micro-batch {how.micro_batch}"),
+    )
+    return arguments.provenance(samples, facts)
+
+
+def _say(judged: tuple[Judged, ...], output: Path) -> None:
+    console = Console()
+    console.print(terminal_table(judged))
+    for one in judged:
+        for finding in one.findings:
+            if finding.status == "fail":
+                warnings.warn(
+                    f"{one.evidence.request.name}: {finding.name}: {finding.evidence}",
+                    UserWarning,
+                    stacklevel=1,
+                )
+    console.print(
+        f"report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def _foretold(request: Request, results: Store) -> None:
+    """What each step takes at most: it attacks what still stands, and ends once nothing is left to win."""
+    began = time.perf_counter()
+    steps = foresee(request, results)
+    shown = Table(title=f"{escape(request.name)}: at most, with budget {request.budget.name}")
+    for column in ("step", "attacks", "gradients an image", "questions an image", "minutes"):
+        shown.add_column(column, justify="left" if column == "step" else "right")
+    total = [0.0, 0.0, 0.0]
+    for step in steps:
+        tasks = [*(m for a in step.attempts for m in a.measures), *step.other.values()]
+        whole = plan(tasks)
+        minutes = whole.todo(results).work / pace(whole, results).rate / 60
+        images = request.data.size
+        numbers = [
+            sum(a.gradients for a in step.attempts) / images,
+            sum(a.queries for a in step.attempts) / images,
+            minutes,
+        ]
+        total = [t + n for t, n in zip(total, numbers, strict=True)]
+        count = str(len([a for a in step.attempts if a.crafts]) or "")
+        shown.add_row(
+            step.name, count, f"{numbers[0]:,.0f}", f"{numbers[1]:,.0f}", f"{minutes:.1f}"
+        )
+    shown.add_section()
+    shown.add_row("all", "", f"{total[0]:,.0f}", f"{total[1]:,.0f}", f"{total[2]:.1f}")
+    console = Console()
+    console.print(shown)
+    console.print(
+        f"Gradients and questions count every draw. Most audits take a fraction: what one attack broke no other is "
+        f"tried on. ({time.perf_counter() - began:.0f} s for this estimate.)",
+        highlight=False,
+    )
