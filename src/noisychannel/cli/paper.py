@@ -239,7 +239,8 @@ def _foresee(chosen: list[tuple[Experiment, Setting]], store: Store) -> None:
         fresh = Plan(tuple(t for t in whole.tasks if key_of(t) not in seen))
         seen.update(key_of(t) for t in fresh.tasks)
         left = fresh.todo(store)
-        total += left.work
+        seconds = speed.seconds(left.tasks)
+        total += seconds
         gradients = sum(_gradients(t) for t in left.tasks)
         found = str(len(fresh.tasks) - len(left.tasks))
         table.add_row(
@@ -247,11 +248,11 @@ def _foresee(chosen: list[tuple[Experiment, Setting]], store: Store) -> None:
             str(len(fresh.tasks)),
             found,
             f"{gradients:,}",
-            _time(left.work / speed.rate),
+            _time(seconds),
         )
     console.print(table)
     console.print(
-        f"in all {_time(total / speed.rate)} at {speed.rate:,.0f} passes/s ({speed.source})",
+        f"in all {_time(total)} at {speed.rate:,.0f} passes/s on average ({speed.source})",
         highlight=False,
     )
 

@@ -16,7 +16,7 @@ from noisychannel.errors import expected
 from noisychannel.training import Epoch, Recipe, Watch, fit
 from noisychannel.types import Network, Sharing
 
-__all__ = ["Train", "Trained", "history", "named", "ready", "trainings"]
+__all__ = ["Train", "Trained", "history", "named", "ready", "trainings", "untrained"]
 
 _PASSES = 3.0
 """A step costs a forward pass and a backward pass of twice its cost."""
@@ -185,6 +185,13 @@ def named(defense: Defense) -> Defense:
 def trainings(defense: Defense) -> tuple[Task, ...]:
     """The training that a defense's network needs first, if it is ours."""
     return _inside(defense.network)
+
+
+def untrained(network: Network) -> Network:
+    """The same network before our training: as fast, and built without a store."""
+    if isinstance(network, Operated):
+        return replace(network, network=untrained(network.network))
+    return untrained(network.train.network) if isinstance(network, Trained) else network
 
 
 def _resolved(network: Network, store: Store) -> Network:
