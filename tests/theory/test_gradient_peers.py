@@ -8,16 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from digits_networks import Digits, recognised, right, trained
 from noisychannel import rng
 from noisychannel.attacks import APGD, DDN, FMN, MIFGSM, PGD, CarliniWagner, TargetedAPGD
 from noisychannel.attacks.gradient import random_start
-from noisychannel.data import DataSpec
 from noisychannel.defenses import Defense
-from noisychannel.networks import SmallNet
 from noisychannel.norms import L2, Linf, Norm
 from noisychannel.objectives import DLR
 from noisychannel.threats import DefenseView, non_adaptive
-from noisychannel.training import Recipe, fit
 from noisychannel.types import Attack, Batch
 
 pytestmark = pytest.mark.slow
@@ -25,40 +23,21 @@ pytestmark = pytest.mark.slow
 EPSILON, ROUNDING = 0.1, 1e-5
 
 
-class Given:
-    """A built module as a network part."""
-
-    stochastic = False
-    keyed = True
-    weights = "fixed"
-    shape = (1, 8, 8)
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def build(self) -> nn.Module:
-        return self.module
-
-
 @pytest.fixture(scope="module")
-def trained() -> tuple[nn.Module, Batch]:
+def network() -> tuple[nn.Module, Batch]:
     """A network for handwritten digits, and 96 test images that it gets right."""
-    with rng.root("peers"):
-        module = fit(SmallNet().build(), DataSpec("digits", "train").load(), Recipe()).network
-    module = module.eval().requires_grad_(requires_grad=False)
-    batch = DataSpec("digits", "test").load()
-    return module, batch.rows(module(batch.x).argmax(dim=1) == batch.y).rows(slice(0, 96))
+    return trained(), recognised(96)
 
 
-def crafted(attack: Attack, module: nn.Module, batch: Batch, root: str = "peers") -> Tensor:
+def crafted(attack: Attack, batch: Batch, root: str = "peers") -> Tensor:
     with rng.root(root):
-        return attack(DefenseView(non_adaptive(Defense(Given(module)))), batch).x
+        return attack(DefenseView(non_adaptive(Defense(Digits()))), batch).x
 
 
-def robust(module: nn.Module, batch: Batch, x: Tensor) -> int:
+def robust(batch: Batch, x: Tensor) -> int:
     assert (x >= 0).all()
     assert (x <= 1).all()
-    return int((module(x).argmax(dim=1) == batch.y).sum())
+    return right(x, batch)
 
 
 def foolbox() -> Any:
@@ -67,9 +46,9 @@ def foolbox() -> Any:
         return pytest.importorskip("foolbox", reason="foolbox is not installed")
 
 
-def test_pgd_is_as_strong_as_foolbox(trained: tuple[nn.Module, Batch]) -> None:
+def test_pgd_is_as_strong_as_foolbox(network: tuple[nn.Module, Batch]) -> None:
     """From the same start with the same steps: the same images break but for ties of a sign; ours keeps its best."""
-    module, batch = trained
+    module, batch = network
     theirs = foolbox()
     with rng.root("peers"):
         start = random_start(Linf(), batch.x, EPSILON, batch.index, 0)
@@ -80,50 +59,50 @@ def test_pgd_is_as_strong_as_foolbox(trained: tuple[nn.Module, Batch]) -> None:
 
     peer = theirs.PyTorchModel(module, bounds=(0, 1), device="cpu")
     x = Fixed(steps=20, abs_stepsize=0.0125)(peer, batch.x, batch.y, epsilons=EPSILON)[1]
-    ours = crafted(PGD(epsilon=EPSILON, steps=20), module, batch)
-    last = crafted(PGD(epsilon=EPSILON, steps=20, keep="last"), module, batch)
-    assert 0 < robust(module, batch, x) < len(batch)
-    assert robust(module, batch, ours) <= robust(module, batch, x)
+    ours = crafted(PGD(epsilon=EPSILON, steps=20), batch)
+    last = crafted(PGD(epsilon=EPSILON, steps=20, keep="last"), batch)
+    assert 0 < robust(batch, x) < len(batch)
+    assert robust(batch, ours) <= robust(batch, x)
     same = (last - x).flatten(1).abs().amax(dim=1) < ROUNDING
     assert same.float().mean() > 0.9
 
 
-def test_momentum_is_as_strong_as_foolbox(trained: tuple[nn.Module, Batch]) -> None:
-    module, batch = trained
+def test_momentum_is_as_strong_as_foolbox(network: tuple[nn.Module, Batch]) -> None:
+    module, batch = network
     theirs = foolbox()
     peer = theirs.PyTorchModel(module, bounds=(0, 1), device="cpu")
     attack = theirs.attacks.LinfMomentumIterativeFastGradientMethod(
         momentum=1.0, steps=10, abs_stepsize=EPSILON / 10, random_start=False
     )
     x = attack(peer, batch.x, batch.y, epsilons=EPSILON)[1]
-    ours = crafted(MIFGSM(epsilon=EPSILON), module, batch)
-    assert robust(module, batch, ours) <= robust(module, batch, x) < len(batch)
+    ours = crafted(MIFGSM(epsilon=EPSILON), batch)
+    assert robust(batch, ours) <= robust(batch, x) < len(batch)
 
 
 @pytest.mark.parametrize("norm", [L2(), Linf()], ids=repr)
-def test_fmn_is_as_near_as_foolbox(trained: tuple[nn.Module, Batch], norm: Norm) -> None:
+def test_fmn_is_as_near_as_foolbox(network: tuple[nn.Module, Batch], norm: Norm) -> None:
     """Median within 1 % or below, and every image found."""
-    module, batch = trained
+    module, batch = network
     theirs = foolbox()
     peer = theirs.PyTorchModel(module, bounds=(0, 1), device="cpu")
     kind = theirs.attacks.L2FMNAttack if norm == L2() else theirs.attacks.LInfFMNAttack
     x = kind(steps=100)(peer, batch.x, batch.y, epsilons=None)[1]
-    ours = crafted(FMN(norm), module, batch)
-    assert robust(module, batch, ours) == 0
+    ours = crafted(FMN(norm), batch)
+    assert robust(batch, ours) == 0
     assert norm.distance(ours, batch.x).median() <= 1.01 * norm.distance(x, batch.x).median()
 
 
-def test_carlini_wagner_is_as_near_as_foolbox(trained: tuple[nn.Module, Batch]) -> None:
+def test_carlini_wagner_is_as_near_as_foolbox(network: tuple[nn.Module, Batch]) -> None:
     """At equal numbers and a fraction of the gradients: median and mean within 1 % or below, every image found."""
-    module, batch = trained
+    module, batch = network
     theirs = foolbox()
     peer = theirs.PyTorchModel(module, bounds=(0, 1), device="cpu")
     attack = theirs.attacks.L2CarliniWagnerAttack(
         binary_search_steps=5, steps=100, stepsize=0.01, initial_const=0.01
     )
     x = attack(peer, batch.x, batch.y, epsilons=None)[1]
-    ours = crafted(CarliniWagner(), module, batch)
-    assert robust(module, batch, ours) <= robust(module, batch, x)
+    ours = crafted(CarliniWagner(), batch)
+    assert robust(batch, ours) <= robust(batch, x)
     near, far = (L2().distance(p, batch.x) for p in (ours, x))
     assert near.median() <= 1.01 * far.median()
     assert near.mean() <= 1.01 * far.mean()
@@ -132,13 +111,13 @@ def test_carlini_wagner_is_as_near_as_foolbox(trained: tuple[nn.Module, Batch]) 
 @pytest.mark.parametrize("norm", [Linf(), L2()], ids=repr)
 @pytest.mark.parametrize("loss", ["ce", "dlr", "targeted"])
 def test_apgd_is_as_strong_as_torchattacks(
-    trained: tuple[nn.Module, Batch], norm: Norm, loss: str
+    network: tuple[nn.Module, Batch], norm: Norm, loss: str
 ) -> None:
     """Same length, means of four random starts each: at most one image of 96 more is left standing.
 
     Single starts leave 50 to 56 images (DLR, Linf) on either side.
     """
-    module, batch = trained
+    module, batch = network
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = pytest.importorskip("torchattacks", reason="torchattacks is not installed")
@@ -155,24 +134,24 @@ def test_apgd_is_as_strong_as_torchattacks(
     for seed in range(4):
         with torch.random.fork_rng(), torch.enable_grad():
             x = peer(seed=seed)(batch.x, batch.y)
-        found = crafted(ours, module, batch, f"peers {seed}")
+        found = crafted(ours, batch, f"peers {seed}")
         assert (norm.distance(found, batch.x) <= epsilon * (1 + ROUNDING) + 1e-7).all()
-        left["theirs"] += robust(module, batch, x) / 4
-        left["ours"] += robust(module, batch, found) / 4
+        left["theirs"] += robust(batch, x) / 4
+        left["ours"] += robust(batch, found) / 4
     assert 0 < left["theirs"] < len(batch)
     assert left["ours"] <= left["theirs"] + 1
 
 
-def test_ddn_beside_foolbox(trained: tuple[nn.Module, Batch]) -> None:
+def test_ddn_beside_foolbox(network: tuple[nn.Module, Batch]) -> None:
     """With their constant γ the same norms; with ours, falling, 50 steps come as near as their 100."""
-    module, batch = trained
+    module, batch = network
     theirs = pytest.importorskip("foolbox")
     model = theirs.PyTorchModel(module, bounds=(0, 1), device="cpu")
     found, _, won = theirs.attacks.DDNAttack(steps=100)(model, batch.x, batch.y, epsilons=None)
     assert won.all()
     peer = L2().distance(found, batch.x)
     constant, falling = (
-        L2().distance(crafted(attack, module, batch), batch.x)
+        L2().distance(crafted(attack, batch), batch.x)
         for attack in (DDN(100, gamma=0.05, last_gamma=0.05), DDN())
     )
     assert float(constant.median()) == pytest.approx(float(peer.median()), rel=0.01)

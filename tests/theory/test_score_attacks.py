@@ -1,26 +1,23 @@
 """SPSA, NES and Square: estimates against known gradients, the published geometry, noisy oracles, torchattacks."""
 
 import warnings
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from math import exp
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from linear import FixedNetwork, LinearNetwork
+from digits_networks import Digits, recognised, right, trained
+from linear import LinearNetwork
 from noisychannel import rng
 from noisychannel.attacks import SPSA, LocalSearch, SinglePixel, Spatial, Square
 from noisychannel.channels import Gauss
-from noisychannel.data import DataSpec
 from noisychannel.defenses import Defense
-from noisychannel.networks import SmallNet
 from noisychannel.norms import L0, L2, Linf
 from noisychannel.objectives import label_margin
 from noisychannel.threats import DefenseView, adaptive, non_adaptive
-from noisychannel.training import Recipe, fit
 from noisychannel.types import Attack, Batch, Status
 
 PAIR = LinearNetwork(gain=5.0, classes=2)
@@ -179,35 +176,14 @@ def test_found_is_what_a_jury_finds(attack: Any, success: Any) -> None:
 # ---------------------------------------------------------------- beside torchattacks
 
 
-@dataclass(frozen=True)
-class Digits(FixedNetwork):
-    """A small network trained on the digits on the spot."""
-
-    shape: ClassVar[tuple[int, ...]] = (1, 8, 8)
-
-    def build(self) -> nn.Module:
-        return trained()
-
-
-@lru_cache(maxsize=1)
-def trained() -> nn.Module:
-    with rng.root("digits"):
-        return fit(SmallNet().build(), DataSpec("digits", "train").load(), Recipe()).network
-
-
 def peer_module(name: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(name, reason=f"{name} is the peer")
 
 
-def digits(count: int) -> Batch:
-    batch = DataSpec("digits", "test").load()
-    return batch.rows(trained()(batch.x).argmax(dim=1) == batch.y).rows(slice(0, count))
-
-
 def robust(x: Tensor, batch: Batch) -> float:
-    return float((trained()(x).argmax(dim=1) == batch.y).float().mean())
+    return right(x, batch) / len(batch)
 
 
 @pytest.mark.slow
@@ -240,7 +216,7 @@ def test_no_weaker_than_torchattacks_at_equal_questions(
     name, numbers = peer
     if name == "Square":
         numbers = {**numbers, "resc_schedule": True}
-    batch = digits(200)
+    batch = recognised(200)
     make = getattr(peer_module("torchattacks"), name)
     torch.manual_seed(0)
     theirs = robust(make(trained(), **numbers)(batch.x, batch.y), batch)

@@ -4,14 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from noisychannel.data import DataSpec
 from noisychannel.decision import Decision, Single
-from noisychannel.defenses import PNI, Operated, RobustNet, Surgery
-from noisychannel.engine import Execution, Train, Trained
+from noisychannel.defenses import PNI, RobustNet, Surgery
 from noisychannel.errors import CheckpointError
-from noisychannel.experiments.setting import Result, Scale, Setting
+from noisychannel.experiments.setting import Result, Scale, Setting, digits_network
 from noisychannel.interop.authors import authors_network
-from noisychannel.networks import AUTHORS_NAMES, Checkpoint, SmallNet
+from noisychannel.networks import AUTHORS_NAMES, Checkpoint
 from noisychannel.noise import GaussLaw
 from noisychannel.report.figure import Series
 from noisychannel.report.stats import Estimate, accuracy
@@ -60,7 +58,7 @@ def network(setting: Setting, name: str) -> Network | None:
         name: `Plain`, `AdvTrain`, `PNI-W-Adv`, `RobustNet` or `RobustNetAdv`.
     """
     if setting.scale == "smoke":
-        return _small(setting.execution, *_SMALL[name])
+        return digits_network(setting.execution, *_SMALL[name])
     return at_hand(_FILES[name])
 
 
@@ -71,13 +69,6 @@ def at_hand(file: str) -> Network | None:
     except CheckpointError:
         return None
     return authors_network(file)
-
-
-def _small(execution: Execution, surgery: Surgery | None, recipe: Recipe) -> Trained:
-    bare = SmallNet()
-    trained = bare if surgery is None else Operated(bare, surgery)
-    how = Execution(execution.device, execution.threads)  # training reads nothing else of it
-    return Trained(Train(trained, DataSpec("digits", "train"), recipe, execution=how))
 
 
 def said(result: Result, rule: Decision) -> Estimate:

@@ -3,12 +3,9 @@
 from typing import Literal, NamedTuple
 
 from noisychannel import zoo
-from noisychannel.data import DataSpec
 from noisychannel.defenses import BandLimited, Defense, Operated, ParamNet, RobustNet, Surgery
-from noisychannel.engine import Execution, Train, Trained
 from noisychannel.experiments import defended
-from noisychannel.experiments.setting import Setting
-from noisychannel.networks import SmallNet
+from noisychannel.experiments.setting import Setting, digits_network
 from noisychannel.noise import GaussLaw
 from noisychannel.training import Recipe
 from noisychannel.types import Network
@@ -138,11 +135,4 @@ def _network(setting: Setting, name: str) -> Network | None:
         return zoo.network(preset) if zoo.has_weights(preset) else None
     if name == "Plain" or (name == "RobustNet" and kind == "resnet20"):
         return defended.network(setting, name)
-    return _small(setting.execution, surgery) if kind == "digits" else None
-
-
-def _small(execution: Execution, surgery: Surgery | None) -> Trained:
-    assert surgery is not None
-    how = Execution(execution.device, execution.threads)  # training reads nothing else of it
-    network = Operated(SmallNet(), surgery)
-    return Trained(Train(network, DataSpec("digits", "train"), _BRIEF, execution=how))
+    return digits_network(setting.execution, surgery, _BRIEF) if kind == "digits" else None

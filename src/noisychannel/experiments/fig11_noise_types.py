@@ -16,15 +16,20 @@ from typing import NamedTuple
 
 from noisychannel import zoo
 from noisychannel.attacks import PGD
-from noisychannel.data import DataSpec
-from noisychannel.defenses import Defense, Operated, RobustNet
-from noisychannel.engine import Execution, Train, Trained
+from noisychannel.defenses import Defense, RobustNet
 from noisychannel.experiments.defended import NOT_RUN, WORDS, curve, points
 from noisychannel.experiments.defended import network as authors
-from noisychannel.experiments.setting import Cell, Claim, Experiment, Result, Scale, Setting
+from noisychannel.experiments.setting import (
+    Cell,
+    Claim,
+    Experiment,
+    Result,
+    Scale,
+    Setting,
+    digits_network,
+)
 from noisychannel.experiments.verdict import above, every, off
 from noisychannel.experiments.white_box import gap, measures, on, single
-from noisychannel.networks import SmallNet
 from noisychannel.noise import LaplaceLaw, UniformLaw
 from noisychannel.norms import Linf
 from noisychannel.report.figure import Figure, Grid, Panel
@@ -32,7 +37,6 @@ from noisychannel.report.html import Section
 from noisychannel.report.numbers import equivalent
 from noisychannel.report.stats import Estimate
 from noisychannel.threats import adaptive
-from noisychannel.training import Recipe
 from noisychannel.types import Network
 
 __all__ = ["FIG11", "SUBSETS"]
@@ -75,9 +79,7 @@ def _network(setting: Setting, name: str) -> Network | None:
     if name == "Gauss":
         return authors(setting, "RobustNet")
     if setting.scale == "smoke":
-        how = Execution(setting.execution.device, setting.execution.threads)
-        noisy = Operated(SmallNet(), _SMALL[name])
-        return Trained(Train(noisy, DataSpec("digits", "train"), Recipe(), execution=how))
+        return digits_network(setting.execution, _SMALL[name])
     return zoo.network(_PRESETS[name]) if zoo.has_weights(_PRESETS[name]) else None
 
 

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 
 from noisychannel import zoo
 from noisychannel.channels import CD, Identity
-from noisychannel.data import DataSpec
 from noisychannel.defenses import BandLimited, Defense, HalfPrecision, Operated, Surgery
-from noisychannel.engine import Execution, Train, Trained
 from noisychannel.experiments.high_pass import HighPass
-from noisychannel.experiments.setting import Setting
+from noisychannel.experiments.setting import Setting, digits_network
 from noisychannel.networks import SmallNet
 from noisychannel.training import Recipe
 from noisychannel.types import Channel
@@ -45,7 +43,7 @@ TRAINED: Mapping[str, str] = {
 }
 
 # What is trained on digits on the spot, all alike: narrow and for few epochs, since by FFT it takes four times as long.
-_WIDTH, _EPOCHS = 16, 5
+_NARROW, _EPOCHS = SmallNet(width=16), 5
 _SMALL: Mapping[str, tuple[Surgery | None, Channel]] = {
     "0 %": (None, Identity()),
     "50 %": (BandLimited(50), Identity()),
@@ -64,7 +62,11 @@ def at_hand(setting: Setting, name: str) -> Defense | None:
             return Defense(Operated(setting.network, change))
         return Defense(setting.network, change)
     if setting.scale == "smoke":
-        return _small(setting.execution, *_SMALL[name]) if name in _SMALL else None
+        if name not in _SMALL:
+            return None
+        surgery, channel = _SMALL[name]
+        recipe = Recipe(_EPOCHS, channel=channel)
+        return Defense(digits_network(setting.execution, surgery, recipe, _NARROW), channel)
     preset = TRAINED.get(name)
     return zoo.defense(preset) if preset is not None and zoo.has_weights(preset) else None
 
@@ -72,13 +74,3 @@ def at_hand(setting: Setting, name: str) -> Defense | None:
 def opponent(name: str) -> str:
     """The network without compression that this one is compared with: of its own kind and training."""
     return PLAIN if name == PLAIN or name in AT_TEST else "0 %"
-
-
-def _small(execution: Execution, surgery: Surgery | None, channel: Channel) -> Defense:
-    bare = SmallNet(width=_WIDTH)
-    network = bare if surgery is None else Operated(bare, surgery)
-    how = Execution(execution.device, execution.threads)  # training reads nothing else of it
-    task = Train(
-        network, DataSpec("digits", "train"), Recipe(_EPOCHS, channel=channel), execution=how
-    )
-    return Defense(Trained(task), channel)

@@ -7,6 +7,7 @@ from typing import Literal
 import pyarrow as pa
 
 from noisychannel.data import Dataset, DataSpec
+from noisychannel.defenses import Operated, Surgery
 from noisychannel.engine import Analyse, Execution, Measure, Store, Train, Trained, answer, table
 from noisychannel.interop.authors import CIFAR10, AuthorsUnits
 from noisychannel.networks import SmallNet, authors_resnet20
@@ -133,11 +134,26 @@ class Experiment:
     stand_ins: tuple[Scale, ...] = ()
 
 
-def digits_network(execution: Execution, seed: int = 0) -> Trained:
-    """A small network trained on digits on the spot: what runs where there is no CIFAR-10."""
-    training = DataSpec("digits", "train")
+_SMALL, _USUAL = SmallNet(), Recipe()
+
+
+def digits_network(
+    execution: Execution,
+    surgery: Surgery | None = None,
+    recipe: Recipe = _USUAL,
+    bare: SmallNet = _SMALL,
+) -> Trained:
+    """A small network trained on digits on the spot: what runs where there is no CIFAR-10, and no other's weights.
+
+    Args:
+        execution: where it is trained.
+        surgery: what is done to it before it is trained.
+        recipe: how it is trained.
+        bare: the network.
+    """
+    network = bare if surgery is None else Operated(bare, surgery)
     how = Execution(execution.device, execution.threads)  # training reads nothing else of it
-    return Trained(Train(SmallNet(), training, Recipe(), seed, execution=how))
+    return Trained(Train(network, DataSpec("digits", "train"), recipe, execution=how))
 
 
 def setting(scale: Scale, subset: Mapping[Scale, str], execution: Execution) -> Setting:
