@@ -14,7 +14,8 @@ from experiments.test_experiments import draws_of, examples_of, parts_of
 from noisychannel.attacks import PGD, FixedConstant
 from noisychannel.channels import Gauss
 from noisychannel.engine import Execution, Measure, Train, Trained, plan
-from noisychannel.experiments import Claim, Result, Setting, setting
+from noisychannel.experiments import EXPERIMENTS, Claim, Result, Setting, setting
+from noisychannel.experiments.page import samples
 from noisychannel.experiments.secr_claims import DEFENSES, PAPER_WINDOW
 from noisychannel.experiments.secr_series import SECR, SUBSETS
 from noisychannel.experiments.series_setting import NETWORKS, WORDS, bell, ground
@@ -172,6 +173,12 @@ def test_without_its_series_it_is_not_run(scale: str, monkeypatch: pytest.Monkey
     assert "NOISYCHANNEL_DATA" in str(section.parts[0])
     _, (grid,) = parts_of((section,))
     assert {row[0]: row[1] for row in grid.rows} == dict.fromkeys(DEFENSES, "not run")
+
+
+def test_series_are_not_called_images() -> None:
+    assert samples(SECR, place_of("smoke")) == f"30 series; {WORDS['smoke']}"
+    others = {e.name for e in EXPERIMENTS if e.examples == "images"}
+    assert others == {e.name for e in EXPERIMENTS} - {"secr"}
 
 
 def test_stand_ins_are_called_so() -> None:

@@ -32,14 +32,14 @@ class Chapter:
 
     @property
     def words(self) -> str:
-        """On how many images, of what, with which networks."""
+        """On how many examples, of what, with which networks."""
         return samples(self.experiment, self.where)
 
 
 def samples(experiment: Experiment, where: Setting) -> str:
-    """How many images, of what, with which networks."""
+    """How many examples, of what, with which networks."""
     words = where.words if experiment.words is None else experiment.words[where.scale]
-    return f"{where.data.size} images; {words}"
+    return f"{where.data.size} {experiment.examples}; {words}"
 
 
 def chapter(experiment: Experiment, where: Setting, store: Store) -> Chapter:

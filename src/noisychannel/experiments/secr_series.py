@@ -244,4 +244,5 @@ SECR = Experiment(
     claims,
     words=WORDS,
     stand_ins=("smoke", "desk"),
+    examples="series",
 )

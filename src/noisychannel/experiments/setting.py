@@ -122,6 +122,7 @@ class Experiment:
         claims: results → checks.
         words: data and networks of each scale, where they are not the setting's.
         stand_ins: scales at which other data stand for those that the claims are about; each claim then says so.
+        examples: what they are called.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Experiment:
     claims: Callable[[tuple[Result, ...]], tuple[Claim, ...]]
     words: Mapping[Scale, str] | None = None
     stand_ins: tuple[Scale, ...] = ()
+    examples: str = "images"
 
 
 _SMALL, _USUAL = SmallNet(), Recipe()
