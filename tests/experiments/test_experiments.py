@@ -386,12 +386,8 @@ LIES: dict[str, tuple[str, Accuracy]] = {
     # the claims that a world contradicts, and that world
     "nothing is recovered": ("fig01-(PGD|C&W)-recovers", lambda p: 0.3 * recovered(p)),
     "one channel recovers nothing": (
-        "fig01-.*",
+        "fig01-.*-(recovers|equivalent)",
         lambda p: 0.1 if p["series"] == "SVD" else recovered(p),
-    ),
-    "the attack failed": (
-        "fig01-.*-recovers",
-        lambda p: 0.2 if p["series"] == "none" else recovered(p),
     ),
     "CD resists": (
         "table1-.*-diagonal",
@@ -411,15 +407,11 @@ LIES: dict[str, tuple[str, Accuracy]] = {
     ),
     "FC does much harm": (
         "table1-retested-fc-drop",
-        lambda p: 0.5 if p["row"] == "FC" else transferred(p),
+        lambda p: 0.5 if p["row"] == "FC" != p["column"] else transferred(p),
     ),
     "FC stands what breaks others": (
         "table1-retested-to-fc",
         lambda p: 0.3 if (p["row"], p["column"]) == ("CD", "FC") else transferred(p),
-    ),
-    "FC's attack fails at home": (
-        "table1-.*-fc-(worst|drop)",
-        lambda p: 0.9 if p["row"] == "FC" else transferred(p),
     ),
     "Laplace is a little worse than Uniform": (
         "table1-.*-laplace-best",
@@ -490,6 +482,21 @@ OPEN: dict[str, tuple[str, Accuracy]] = {
     "2.5 % are left": (
         "table1-.*-diagonal",
         lambda p: 0.025 if p["row"] == p["column"] else transferred(p),
+    ),
+    # Guards: what could not be seen is not denied either.
+    "the attack failed": (
+        "fig01-.*-recovers",
+        lambda p: 0.2 if p["series"] == "none" else recovered(p),
+    ),
+    "nothing is recovered": ("fig01-.*-(similar|equivalent)", lambda p: 0.3 * recovered(p)),
+    "one channel has no peak": (
+        "fig01-.*-similar",
+        lambda p: 0.1 if p["series"] == "SVD" else recovered(p),
+    ),
+    "nothing was recognised": ("table1-.*", lambda p: 0.3 * transferred(p)),
+    "FC's attack fails at home": (
+        "table1-.*-fc-(worst|drop)",
+        lambda p: 0.9 if p["row"] == "FC" else transferred(p),
     ),
     "half is recovered": ("fig01-.*-recovers", lambda p: 0.52 if recovered(p) else 0.0),
     "nearly a third of the starts survives": (

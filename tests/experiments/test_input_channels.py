@@ -136,7 +136,7 @@ def test_clean_claims_fail_on_shuffled_answers() -> None:
     found = verdicts(claims(FIG05, shuffled(clean_papers())))
     assert [name for name, holds in found.items() if holds is True] == []
     assert found["fig05-table2-FC"] is False
-    assert found["fig05-equivalent"] is False
+    assert found["fig05-equivalent"] is None  # where nothing is recognised, all are alike
 
 
 LIES: dict[str, tuple[str, Callable[[Place], tuple[float, float]]]] = {
@@ -272,7 +272,7 @@ def test_deltas_claims() -> None:
     }
     assert verdicts(claims(FIG06, shuffled(deltas()))) == {
         "fig06-recovered": False,
-        "fig06-varied-similar": False,
+        "fig06-varied-similar": None,  # where nothing is recovered, all are alike
     }
     alike = verdicts(claims(FIG06, deltas(same_shape=True)))
     assert alike == {"fig06-recovered": True, "fig06-varied-similar": False}

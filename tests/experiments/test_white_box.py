@@ -242,13 +242,18 @@ def test_a_claim_falls_with_what_it_claims(lie: str) -> None:
 def test_what_hardly_works_when_clean_decides_nothing() -> None:
     dead = fabricated(FIG02, lambda _: (0.1, 0.3))
     found = claims(FIG02, dead)
-    for name in ("fig02-b-fc", "fig02-b-bandlimited", "fig02-c-small-at-test"):
-        assert found[name].holds is None
-    level = {"network": "AdvTrain", "attack": "C&W"}
-    guessing = fabricated(
-        FIG03, lambda p: (0.05, 0.6) if level.items() <= p.items() else compared(p)
-    )
-    assert claims(FIG03, guessing)["fig03-cw-par"].holds is None
+    for name in ("a-robustnet", "b-fc", "b-bandlimited", "c-small-at-test"):
+        assert found[f"fig02-{name}"].holds is None
+    for names, verdict in ((("AdvTrain", "PNI-W-Adv"), None), (("AdvTrain",), False)):
+        guessing = fabricated(
+            FIG03,
+            lambda p, names=names: (
+                (0.05, 0.6) if p["attack"] == "C&W" and p["network"] in names else compared(p)
+            ),
+        )
+        assert claims(FIG03, guessing)["fig03-cw-par"].holds is verdict
+    unharmed = fabricated(FIG03, lambda p: (0.8, 0.6 if p["network"] == "AdvTrain" else 0.5))
+    assert claims(FIG03, unharmed)["fig03-distortion"].holds is None
 
 
 # ---------------------------------------------------------------- what is planned

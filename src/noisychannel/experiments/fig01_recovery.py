@@ -26,7 +26,7 @@ from noisychannel.engine import Craft, Measure
 from noisychannel.experiments.defended import points
 from noisychannel.experiments.peaks import Levels, spread
 from noisychannel.experiments.setting import Cell, Claim, Experiment, Result, Scale, Setting
-from noisychannel.experiments.verdict import above, below, every, number
+from noisychannel.experiments.verdict import above, below, every, given, number
 from noisychannel.interop.authors import AuthorsUnits
 from noisychannel.norms import Linf
 from noisychannel.report.figure import Figure, Grid, Panel, Series
@@ -213,14 +213,15 @@ def _about(results: tuple[Result, ...], panel: str) -> tuple[Claim, ...]:
     apart = spread(list(levels.values()))
     where = ", ".join(f"{name} {found.peak:.2f}" for name, found in levels.items())
     # Margins stated beforehand: "substantial" is half of all labels; "similar in where" is within a factor of 2 in
-    # distortion; "equivalent" is within 5 points, for each of the 15 pairs of peaks, on the same images. Of nothing
-    # recovered there is no peak and no efficacy to be equal.
+    # distortion; "equivalent" is within 5 points, for each of the 15 pairs of peaks, on the same images. Guards: the
+    # attack breaks the bare network; a curve that recovers nothing has no peak; where none does, all are alike.
     recovered = every(*(above(e, 0.5) for e in peaks.values()))
+    best = max(peaks.values(), key=lambda e: e.low)
     return (
         Claim(
             f"fig01-{panel}-recovers",
             "Each of the tested perturbation techniques can recover a substantial portion of correct labels.",
-            every(recovered, below(bare, 0.05)),
+            given(below(bare, 0.05), recovered),
             f"undefended {bare.percent}; the lowest of six peaks {worst.percent}; {worst.n} images",
             "4.2",
             worst,
@@ -228,7 +229,7 @@ def _about(results: tuple[Result, ...], panel: str) -> tuple[Claim, ...]:
         Claim(
             f"fig01-{panel}-similar",
             "The curves are very similar in terms of where they achieve their peak robustness (within a factor of 2).",
-            every(recovered, below(apart, 2.0)),
+            given(recovered, below(apart, 2.0)),
             f"mean L2 at the peaks: {where}; the greatest over the least {number(apart)}; {apart.n} images",
             "4.2",
             apart,
@@ -236,7 +237,7 @@ def _about(results: tuple[Result, ...], panel: str) -> tuple[Claim, ...]:
         Claim(
             f"fig01-{panel}-equivalent",
             "All input perturbation defenses, whether random or deterministic, are equivalent in their efficacy.",
-            every(recovered, *(equivalent(gap, 0.05) for gap in gaps)),
+            given(above(best, 0.5), every(*(equivalent(gap, 0.05) for gap in gaps))),
             f"the widest of 15 differences of peaks: {points(widest)}; within ±5 points: "
             f"{sum(equivalent(g, 0.05) is True for g in gaps)}; {widest.n} images",
             "abstract 1",

@@ -28,7 +28,7 @@ from noisychannel.engine import Craft, Measure
 from noisychannel.experiments.defended import NOT_RUN, WORDS, curve, network, points, said
 from noisychannel.experiments.jury import handed_over, upheld, within
 from noisychannel.experiments.setting import Cell, Claim, Experiment, Result, Scale, Setting
-from noisychannel.experiments.verdict import above, below, every
+from noisychannel.experiments.verdict import above, below, every, given
 from noisychannel.report.figure import Figure, Grid, Panel, Series
 from noisychannel.report.html import Section
 from noisychannel.report.numbers import difference_of
@@ -274,7 +274,7 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
             Claim(
                 f"fig04-{preset}-fails",
                 f"The Boundary attack, {words}, fails to evade RobustNet (which keeps more than half of its accuracy).",
-                above(kept, 0.0) if control else None,
+                given(control, above(kept, 0.0)),
                 f"RobustNet clean {clean.percent}, within L2 < {_END:g} {left.percent}, less half of clean "
                 f"{points(kept)}; Plain {plain.percent}; {kept.n} images",
                 "A",

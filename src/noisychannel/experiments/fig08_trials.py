@@ -20,7 +20,7 @@ from noisychannel.engine import Measure
 from noisychannel.experiments.defended import curve, points
 from noisychannel.experiments.gradients import crafts, default_cw
 from noisychannel.experiments.setting import Cell, Claim, Experiment, Result, Scale, Setting
-from noisychannel.experiments.verdict import above, below, every
+from noisychannel.experiments.verdict import above, below, every, given
 from noisychannel.experiments.votes import draws_each, gain, less_than
 from noisychannel.report.figure import Figure, Grid, Panel
 from noisychannel.report.html import Section
@@ -182,7 +182,7 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
         Claim(
             "fig08-within-3",
             "After 128 trials for the best setting we are within 3 % of the overall model accuracy.",
-            every(below(lost, 0.03), above(clean, 0.5)),
+            given(above(clean, 0.5), below(lost, 0.03)),
             f"clean {clean.percent} less {rows.most} trials at ε {best:g}: {points(lost)}; {lost.n} images",
             "K",
             lost,

@@ -22,7 +22,7 @@ from noisychannel.defenses import Defense
 from noisychannel.engine import Craft, Measure
 from noisychannel.experiments.defended import NOT_RUN, WORDS, curve, network, points, said
 from noisychannel.experiments.setting import Cell, Claim, Experiment, Result, Scale, Setting
-from noisychannel.experiments.verdict import above, below, every
+from noisychannel.experiments.verdict import above, below, every, given
 from noisychannel.norms import Linf
 from noisychannel.report.figure import Figure, Grid, Panel
 from noisychannel.report.html import Section
@@ -221,14 +221,14 @@ def _claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
                 whole,
             )
         )
-    if first is not None and rest is not None:
+    if whole is not None and first is not None and rest is not None:
         more = _per_draw(*(rows.here[key] for key in (one, two, ten)))
         out.append(
             Claim(
                 "fig10-diminishing",
                 "There are diminishing returns for more EOT iterations.",
                 # There must be returns, or they cannot diminish.
-                every(above(first, 0.0), above(more, 0.0)),
+                given(above(whole, 0.0), above(more, 0.0)),
                 f"the second draw takes {points(first)}, the next eight together {points(rest)}; the second more than "
                 f"each of them on average: {points(more)}; {more.n} images",
                 "4.5",

@@ -28,7 +28,7 @@ from noisychannel.experiments.setting import (
     Setting,
     digits_network,
 )
-from noisychannel.experiments.verdict import above, every, off
+from noisychannel.experiments.verdict import above, every, given, off
 from noisychannel.experiments.white_box import gap, measures, on, single
 from noisychannel.noise import LaplaceLaw, UniformLaw
 from noisychannel.norms import Linf
@@ -168,7 +168,7 @@ def _same(rows: _Rows) -> list[Claim]:
         Claim(
             "fig11-same",
             "The Gauss, Uniform, and Laplace noise provide the same robustness (within 5 points).",
-            every(*(equivalent(g, 0.05) for g in hit.values())) if alike else None,
+            given(alike, every(*(equivalent(g, 0.05) for g in hit.values()))),
             "under PGD: "
             + "; ".join(f"{pair} {points(g)}" for pair, g in hit.items())
             + "; clean: "

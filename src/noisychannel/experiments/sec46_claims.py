@@ -8,7 +8,7 @@ import pyarrow as pa
 from noisychannel.decision import MeanProb, Single
 from noisychannel.experiments.defended import points, said
 from noisychannel.experiments.setting import Claim, Result
-from noisychannel.experiments.verdict import above, below, every, off
+from noisychannel.experiments.verdict import above, below, every, given, off
 from noisychannel.experiments.votes import gain
 from noisychannel.experiments.white_box import gap
 from noisychannel.report.numbers import equivalent
@@ -78,7 +78,7 @@ def claims(results: tuple[Result, ...]) -> tuple[Claim, ...]:
 
 
 def _of_ensembles(rows: Rows) -> list[Claim]:
-    """A good predictor answers more than half rightly, a poor one less than half."""
+    """A good predictor answers more than half rightly, a poor one less than half; an "if" is a guard."""
     if rows.ensembles.keys() != {"clean", "weak", "strong"}:
         return []
     gains = {at: rows.gain(at) for at in rows.ensembles}
@@ -89,7 +89,7 @@ def _of_ensembles(rows: Rows) -> list[Claim]:
             "sec46-ensemble-clean",
             "The ensemble performs better than a single model if each of its models is a good predictor (clean).",
             "clean",
-            every(above(gains["clean"], 0.0), good["clean"]),
+            given(good["clean"], above(gains["clean"], 0.0)),
         ),
         (
             "sec46-ensemble-weak",
@@ -162,7 +162,7 @@ def _of_parameters(rows: Rows) -> list[Claim]:
         Claim(
             "sec46-param-harmless",
             "For a small amount of noise (σ = 0.01) the drop in clean accuracy is negligible.",
-            every(below(lost, 0.02), works),
+            given(works, below(lost, 0.02)),
             f"σ 0 {plain.percent}; less σ 0.01 at test only: {points(lost)}; {lost.n} images",
             "4.6",
             lost,
@@ -170,7 +170,7 @@ def _of_parameters(rows: Rows) -> list[Claim]:
         Claim(
             "sec46-param-random",
             "A slight increase (to σ = 0.02) during the test phase turns the network into a random classifier.",
-            every(equivalent(off(broken, 0.1), 0.05), works),
+            given(works, equivalent(off(broken, 0.1), 0.05)),
             f"σ 0 {plain.percent}; σ 0.02 at test only: {broken.percent} (a random one: 5 to 15 %); {broken.n} images",
             "4.6",
             broken,

@@ -2,7 +2,7 @@
 
 from noisychannel.report.stats import ENOUGH, Estimate
 
-__all__ = ["above", "below", "every", "number", "off"]
+__all__ = ["above", "below", "every", "given", "number", "off"]
 
 
 def above(estimate: Estimate, bound: float) -> bool | None:
@@ -31,6 +31,15 @@ def every(*verdicts: bool | None) -> bool | None:
     if False in verdicts:
         return False
     return None if None in verdicts else True
+
+
+def given(guard: bool | None, verdict: bool | None) -> bool | None:  # noqa: FBT001  # verdicts, no switches
+    """The verdict where the guard surely holds, else None: of what could not be seen nothing is denied either.
+
+    A guard is what has to be so before a sentence can be judged (the network works, the attack breaks the plain one).
+    It must not be what the sentence says, nor fail wherever that is false: such a sentence could never be denied.
+    """
+    return verdict if guard is True else None
 
 
 def number(estimate: Estimate) -> str:
