@@ -328,4 +328,4 @@ def test_the_abstract_asks_for_claims_that_are_made() -> None:
 
 def test_all_discrepancies_are_listed() -> None:
     assert len(DISCREPANCIES) == 15
-    assert len(CONTRADICTIONS) == 6
+    assert len(CONTRADICTIONS) == 7
