@@ -515,6 +515,22 @@ def test_variance_of_noisy_weights() -> None:
     assert shift.abs().max() < 4.5
 
 
+def test_identity_of_pni_is_silent_whatever_was_trained() -> None:
+    """A checkpoint brings its own α: the twin at strength 0 must not have its noise back."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 3)).eval()
+    noisy = PNI(alpha=0.7)(net, (1, 8, 8))
+    for surgery in (PNI(), PNI("input"), PNI("output"), PNI(sharing="own")):
+        calm = surgery.identity()
+        assert not calm.stochastic
+        assert calm.weights == "fixed"
+        assert calm.identity() == calm
+    twin = PNI().identity()(net, (1, 8, 8)).eval()
+    twin.load_state_dict(noisy.state_dict())
+    x = numbers(2, 1, 8, 8)
+    assert torch.equal(twin(x), net(x))
+    assert not torch.equal(noisy.eval()(x), net(x))
+
+
 @pytest.mark.parametrize("granularity", ["layer", "channel", "element"])
 def test_gradients_of_noisy_weights(granularity: Any) -> None:
     """∂L/∂α = Σ ∂L/∂W'·std(W)·η over what α scales, ∂L/∂W = ∂L/∂W': η and std(W) are constants."""

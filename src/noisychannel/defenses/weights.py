@@ -194,8 +194,8 @@ class PNI:
         return self.sharing if self.stochastic and self.where == "weight" else "fixed"
 
     def identity(self) -> "PNI":
-        """α = 0, by the layer's own arithmetic (that of `own` weights differs in the last bits)."""
-        return replace(self, alpha=0.0, sharing="shared")
+        """α = 0, and no noise in eval mode whatever α a checkpoint holds; the layer's own arithmetic."""
+        return replace(self, alpha=0.0, when="train", sharing="shared")
 
     def __call__(self, module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
         """A copy of the network with perturbed layers and their α."""
