@@ -48,6 +48,7 @@ TRAININGS = {
     "fig10": 3,
     "fig11": 3,
     "fig18": 6,
+    "pni": 3,
     "sec46": 2,
     "secr": 4,
 }

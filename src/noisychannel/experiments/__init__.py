@@ -16,6 +16,7 @@ from noisychannel.experiments.fig15_confidence import FIG15
 from noisychannel.experiments.fig16_hessian import FIG16
 from noisychannel.experiments.fig17_pictures import FIG17
 from noisychannel.experiments.fig18_black_box import FIG18
+from noisychannel.experiments.pni import PNI_QUESTION
 from noisychannel.experiments.sec33_taylor import SEC33
 from noisychannel.experiments.sec46_noise import SEC46
 from noisychannel.experiments.secr_series import SECR
@@ -66,5 +67,6 @@ EXPERIMENTS = (
     SEC33,
     SEC46,
     SECR,
+    PNI_QUESTION,
 )
-"""In the paper's order; Table 2 stands with Figure 5, Figures 13 and 14 with 12, section 4.7 with Figure 3."""
+"""In the paper's order, then `pni`; Table 2 stands with Figure 5, Figures 13 and 14 with 12, 4.7 with Figure 3."""
