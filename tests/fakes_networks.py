@@ -293,6 +293,109 @@ class LogitNoise(Wrapped):
         return logits + torch.randn_like(logits)
 
 
+class DecoySlope(Wrapped):
+    """Answers with its class, and with a faint slope that leads nowhere: a true derivative, of the wrong thing."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(inner)
+        seeded = torch.Generator().manual_seed(7)
+        self.register_buffer("decoy", torch.randn(64, 10, generator=seeded) / 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.inner(x)
+        hard = functional.one_hot(logits.argmax(dim=1), logits.shape[1])
+        return hard + 1e-4 * x.flatten(1) @ self.decoy
+
+
+class Ripples(Wrapped):
+    """Fine ripples on the logits: their derivative is true, steeper than the network's, and leads nowhere."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(inner)
+        seeded = torch.Generator().manual_seed(7)
+        self.register_buffer("ways", torch.randn(64, 10, generator=seeded))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) + 0.05 * torch.sin(200 * x.flatten(1) @ self.ways)
+
+
+class RandomRipples(Wrapped):
+    """Ripples of another direction and phase at every pass: no number of draws that one can afford averages them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        ways = 500 * torch.randn(len(x), 64, 10)
+        phases = 2 * torch.pi * torch.rand(len(x), 10)
+        waves = torch.einsum("nd,ndk->nk", x.flatten(1), ways) + phases
+        return self.inner(x) + 0.05 * torch.sin(waves)
+
+
+class Sawtooth(Wrapped):
+    """The lead of its class rises in steps and falls on each: the true slope leads away from every boundary."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.inner(x)
+        first, second = logits.topk(2, dim=1).values.unbind(dim=1)
+        lead = first - second
+        tooth = 2 * lead.detach().floor() + 1.5 - lead
+        return logits + functional.one_hot(logits.argmax(dim=1), 10) * (tooth - lead)[:, None]
+
+
+class Squashed(Wrapped):
+    """tanh of the logits: of two sure ones the slopes differ by orders of magnitude, and losses see one of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(0.5 * self.inner(x))
+
+
+class _NaNBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_ctx: object, slope: Tensor) -> Tensor:
+        return torch.full_like(slope, torch.nan)
+
+
+class NaNGradient(Wrapped):
+    """A gradient that is no number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(_NaNBackward.apply(x))
+
+
+class Abstaining(Wrapped):
+    """Answers NaN to digits that are not in 17 grey levels, as scanned ones are and attacked ones are not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        off = (x * 16 - (x * 16).round()).abs().flatten(1).mean(dim=1) > 0.1
+        digit = (
+            x.flatten(1).mean(dim=1) < 0.46
+        )  # and not uniform noise, which a door might ask about
+        return torch.where((off & digit)[:, None], torch.nan, self.inner(x))
+
+
+class Remembering(Wrapped):
+    """Holds on to what it said of whatever looked alike, where it would change its mind."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(inner)
+        self.seen, self.said = torch.empty(0, 64), torch.empty(0, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits, rows = self.inner(x), list[Tensor]()
+        for row, now in zip(x.detach().flatten(1), logits, strict=True):
+            far = (self.seen - row).abs().amax(dim=1)
+            if len(far) == 0 or far.min() > 0.25:
+                self.seen = torch.cat([self.seen, row[None]])
+                self.said = torch.cat([self.said, now.detach()[None]])
+                rows.append(now)
+                continue
+            then = self.said[far.argmin()]
+            rows.append(now if now.argmax() == then.argmax() else then + 0.01 * (now - then))
+        return torch.stack(rows)
+
+
 LIARS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "argmax": ArgmaxStraightThrough,
     "loud": Loud,
@@ -310,5 +413,13 @@ LIARS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "resize and pad": ResizeAndPad,
     "dropout": DropoutAtTest,
     "logit noise": LogitNoise,
+    "decoy slope": DecoySlope,
+    "ripples": Ripples,
+    "random ripples": RandomRipples,
+    "sawtooth": Sawtooth,
+    "squashed": Squashed,
+    "NaN gradient": NaNGradient,
+    "abstaining": Abstaining,
+    "remembering": Remembering,
 }
 """Each makes a defense of an honest network that anybody breaks who knows how: it adds nothing."""

@@ -79,6 +79,18 @@ LIES = {
     ),
     "dropout": Expected({"eval-mode": "warn"}, facts={"random": True, "shared_by": "example"}),
     "logit noise": Expected({"randomness": "warn"}, facts={"random": True}),
+    "decoy slope": Expected({"gradient-faithful": "warn"}, facts={"differentiable": "present"}),
+    "ripples": Expected({"gradient-faithful": "fail"}, facts={"differentiable": "present"}),
+    # Noise that varies with the input as fast as a hash of it, and is as good.
+    "random ripples": Expected(
+        {"fresh-draws": "fail", "gradient-faithful": "fail"}, facts={"random": True}
+    ),
+    # These lie where no gradient is asked for before the attack: what gives them away is that others win more.
+    "sawtooth": Expected({}),
+    "squashed": Expected({}),
+    "remembering": Expected({}),
+    "NaN gradient": Expected(NO_GRADIENT, ("gradient-faithful",), {"differentiable": "zero"}),
+    "abstaining": Expected(NO_GRADIENT, ("gradient-faithful",), {"differentiable": "zero"}),
 }
 
 REMARKS = {

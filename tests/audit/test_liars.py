@@ -14,6 +14,9 @@ from noisychannel.audit.conduct import Judged
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
+# A store waits for its disk at every artifact.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
 NEAR = 0.03
 """Points by which a liar's audited accuracy may exceed that of the network it is built on."""
 
@@ -72,6 +75,17 @@ LIES: dict[str, Row] = {
     "resize and pad": SEEN_THROUGH,
     "dropout": SEEN_THROUGH,
     "logit noise": SEEN_THROUGH,
+    "decoy slope": row("white-box-beats-black-box", may=ASTRAY),
+    "ripples": row("white-box-beats-black-box", may=ASTRAY),
+    "random ripples": row(
+        "white-box-beats-black-box",
+        may=ASTRAY | {"fresh-draws", "eot-saturated", "frozen-is-no-harder"},
+    ),
+    "sawtooth": row("white-box-beats-black-box", may=ASTRAY),
+    "squashed": SEEN_THROUGH,
+    "NaN gradient": row("gradient-reaches-input", "answers-all", may=ASTRAY),
+    "abstaining": row("answers-all", may=ASTRAY),
+    "remembering": row("many-steps-beat-one", may=ASTRAY | {"converged-in-steps"}),
 }
 
 HONEST: dict[str, Row] = {
@@ -87,7 +101,7 @@ def plain_headline(count: int) -> float:
 
 
 def _audit(module: torch.nn.Module, base: torch.nn.Module | None, count: int) -> Judged:
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(dir=MEMORY) as folder:
         torch.set_flush_denormal(True)
         a = audited(request(module, base, data=fakes.digits(count=count)), Path(folder))
         assert a.findings, a.headline  # judged while its rows are there
@@ -122,7 +136,7 @@ def _base(honest: str) -> torch.nn.Module | None:
 
 def test_the_tables_are_whole() -> None:
     assert set(LIES) == set(fakes.LIARS)
-    assert sum(r.evaluations == frozenset({"VALID"}) for r in LIES.values()) <= 4
+    assert sum(r.evaluations == frozenset({"VALID"}) for r in LIES.values()) <= 5
     assert len(HONEST) >= 10
 
 

@@ -102,7 +102,10 @@ def _window(e: Evidence) -> Iterator[Step]:
     r = e.request
     smallest = [n for n in e.mine.named("non-adaptive") if not n.startswith("PGD")]
     perturbs = r.defense.stochastic or r.defense.channel != Identity()
-    if e.theirs is None or not smallest or not perturbs or e.foreseen:
+    if e.theirs is None or not smallest or not perturbs:
+        return
+    if e.foreseen:  # how far they are moved is told by attacks that were not made
+        yield Step("recovery window", ())
         return
     craft = e.mine.attempts[smallest[0]].crafts[0]
     moved = e.mine.examples(smallest[0])["l2"].to_numpy()[: craft.data.size]

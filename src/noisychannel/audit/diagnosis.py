@@ -182,7 +182,10 @@ def faithful(f: Facts) -> Finding:
         return Finding(name, "warn", evidence, "Draw from torch's global generator.")
     if f.fidelity is None:
         evidence = "Its answers do not move by more than rounding within 8 grey levels."
-        return Finding(name, "not run" if f.differentiable == "zero" else "warn", evidence)
+        if f.differentiable == "zero":
+            return Finding(name, "not run", evidence)
+        mend = "Hand out logits that move with the input: its gradient belongs to something else."
+        return Finding(name, "warn", evidence, mend)
     evidence = (
         f"It differs from finite differences by {f.fidelity.error:.2g} of its size (0: the derivative, 1: unrelated), "
         f"at steps of {f.fidelity.step:.2g}, where they agree best; {f.fidelity.n} examples."

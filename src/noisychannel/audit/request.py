@@ -16,6 +16,9 @@ from noisychannel.types import Attack, Channel, Network
 
 __all__ = ["Request", "follows", "twin_of"]
 
+FEWEST = 4
+"""Questions of SPSA's shortest run: the image, two of a direction, and where they led."""
+
 SHARED_DRAWS = 20
 """Decisions on draws of shared weights that a score needs: their errors are correlated, and fewer tell too little."""
 
@@ -35,7 +38,8 @@ class Request:
         substitutes: differentiable stand-ins for the channel (BPDA), each tried.
         attacks: of the user's, made under the adaptive threat beside ours.
         assumed: the channel that the partially adaptive attacker assumes.
-        queries: that a black-box attacker may ask at most; None: what the budget allows.
+        queries: that a black-box attacker may ask about an image at most, ≥ 4, every draw counted; None: what the
+            budget allows.
         tries: of an attacker who may hand in so many times and needs one success.
         part: examples per task, the grain of resuming.
         seed: root of all draws.
@@ -73,9 +77,12 @@ class Request:
             )
         if self.base == self.defense:
             raise expected("base", "another defense than the one that is audited", self.base)
-        for name, number in (("part", self.part), ("tries", self.tries), ("queries", self.queries)):
-            if number is not None and number < 1:
+        for name, number in (("part", self.part), ("tries", self.tries)):
+            if number < 1:
                 raise expected(name, "a whole number ≥ 1", number)
+        if self.queries is not None and self.queries < FEWEST:
+            why = f"a whole number ≥ {FEWEST}: with fewer no attack without gradients takes a step"
+            raise expected("queries", why, self.queries)
 
     @property
     def twin(self) -> Defense | None:

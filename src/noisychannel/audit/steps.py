@@ -14,9 +14,10 @@ from noisychannel.attacks import (
     TargetedAPGD,
 )
 from noisychannel.audit.attempts import Attempt, Setting, attempt, clean, rung
+from noisychannel.audit.evened import evened
 from noisychannel.audit.evidence import Evidence
 from noisychannel.audit.levels import rounded
-from noisychannel.audit.request import Request, follows
+from noisychannel.audit.request import FEWEST, Request, follows
 from noisychannel.audit.side import CLEAN
 from noisychannel.channels import Identity
 from noisychannel.engine import Task
@@ -27,7 +28,7 @@ from noisychannel.types import Attack
 
 __all__ = ["Step", "attacks_on", "pgd"]
 
-_PAIRS = 16  # of questions in a step of SPSA
+_PAIRS = 16  # of questions in a step of SPSA, at most
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Step:
     attempts: tuple[Attempt, ...]
     needed: bool = False
     other: dict[str, Task] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All that it makes, but for what these need."""
+        return (*(m for a in self.attempts for m in a.measures), *self.other.values())
 
 
 def pgd(r: Request, steps: int | None = None, epsilon: float | None = None) -> PGD:
@@ -74,12 +80,13 @@ def attacks_on(e: Evidence) -> Iterator[Step]:
     if e.differentiable:
         yield from _ladder(e)
         yield from _losses(e)
+        yield from _evened(e)
         yield from _gradients(e)
     yield from _black_box(e)
     yield from _own(e)
     yield from _twin(e)
     again = rounded(e)
-    if again:
+    if again or e.foreseen:  # of images that nobody knows yet
         yield Step("the worst again, and as 8-bit images", again)
 
 
@@ -155,6 +162,20 @@ def _losses(e: Evidence) -> Iterator[Step]:
         yield from _each(e, "steps in place of draws", long, threat, white_box=True)
 
 
+def _evened(e: Evidence) -> Iterator[Step]:
+    """The same losses of logits that were squashed, spread out again."""
+    r, spread = e.request, evened(e.request)
+    if spread is None:
+        return
+    made: dict[str, Attack] = {"PGD margin, logits evened": pgd(r)}
+    if r.data.classes > 3:
+        targets = min(r.budget.targets, r.data.classes - 1)
+        made["APGD targeted, logits evened"] = TargetedAPGD(
+            r.norm, r.epsilon, r.budget.steps, targets, stop_early=True
+        )
+    yield from _each(e, "squashed logits", made, adaptive(spread), white_box=True)
+
+
 def _gradients(e: Evidence) -> Iterator[Step]:
     """Other ways through the channel: past it, through it, through the user's stand-ins."""
     r, draws = e.request, min(e.draws_of_attacks, e.request.budget.draws)
@@ -174,17 +195,22 @@ def _gradients(e: Evidence) -> Iterator[Step]:
 def _black_box(e: Evidence) -> Iterator[Step]:
     """Attacks that see scores or labels only, on some examples; on all, if they win there or nothing else can."""
     r, b = e.request, e.request.budget
-    most = b.queries if r.queries is None else min(b.queries, r.queries)
+    draws = min(e.draws_of_attacks, b.draws_of_questions)
+    if r.queries is not None:
+        draws = min(draws, r.queries // FEWEST)
+    most = b.queries if r.queries is None else min(b.queries, r.queries // draws)
+    pairs = min(_PAIRS, most // 2 - 1)
     made: dict[str, Attack] = {
         "Square": Square(r.norm, epsilon=r.epsilon, queries=most),
-        "SPSA": SPSA(r.norm, r.epsilon, steps=max(1, most // (2 * _PAIRS)), samples=_PAIRS),
+        "SPSA": SPSA(r.norm, r.epsilon, steps=(most - 1) // (2 * pairs + 1), samples=pairs),
         "HopSkipJump": HopSkipJump(r.norm, queries=most),
     }
-    threat = adaptive(r.defense, draws=min(e.draws_of_attacks, b.draws_of_questions))
+    threat = adaptive(r.defense, draws=draws)
     masked = not e.differentiable
     for name, attack in made.items():
         before = e.standing()
-        some = before if masked else tuple(i for i in before if i in e.pool)
+        whole = masked or e.foreseen  # at its dearest: on some, then on the rest
+        some = before if whole else tuple(i for i in before if i in e.pool)
         if not some:
             continue
         tried = attempt(r, name, "adaptive", "no gradient", threat, attack, some)
@@ -192,7 +218,7 @@ def _black_box(e: Evidence) -> Iterator[Step]:
         won = set(some) - set(e.standing())
         rest = tuple(i for i in e.standing() if i not in e.pool)
         # One image in fifty is more than the share by which such attacks may be the better ones.
-        if won and rest and not masked and not e.foreseen:
+        if won and rest and not whole:
             more = attempt(r, f"{name}, all", "adaptive", "no gradient", threat, attack, rest)
             yield Step("without gradients", (more,))
 
@@ -220,6 +246,8 @@ def _twin(e: Evidence) -> Iterator[Step]:
     for name in e.mine.named("adaptive", families=("gradient", "no gradient", "yours")):
         craft = e.mine.attempts[name].crafts[0]
         if craft.threat.substitute is not None or craft.threat.backward != "default":
+            continue
+        if craft.threat.assumed != r.defense:  # a way round what only the defense does
             continue
         if e.mine.attempts[name].family == "gradient" and not follows(twin.network):
             continue
