@@ -206,6 +206,10 @@ def test_where_no_attack_looked_nobody_knows_of_the_gradient(folder: Path) -> No
     [
         ({1: 0.5, 2: 0.5}, "pass"),  # the second rung wins nothing
         ({1: 0.5, 2: 0.25}, "fail"),  # a quarter of all draws more
+        (
+            {1: 0.5, 2: 0.4375},
+            "fail",
+        ),  # 6 points: less than the budget's half-width, and surely there
         ({1: 0.5, 2: 0.25, 4: 0.25}, "pass"),  # the last doubling tells
         ({1: 0.9, 2: 0.0}, "pass"),  # less than a point is left
     ],
