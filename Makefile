@@ -7,7 +7,7 @@ CORE := $(VENV)/.stamp-core
 DEV := $(VENV)/.stamp-dev
 
 # FC drops half of the spectrum; at this budget it keeps most labels from the paper's attacker and none from an adaptive one.
-DEMO := audit gauss:0.3 fc:50 --data digits --norm l2 --epsilon 1.0 --eot 4 --output demo --store demo/store
+DEMO := compare gauss:0.3 fc:50 --data digits --norm l2 --epsilon 1.0 --output demo --store demo/store
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check bench

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from noisychannel import cli
 from noisychannel.attacks import ATTACKS
+from noisychannel.audit.verdict import CODES
 from noisychannel.channels import CHANNELS
 from noisychannel.data import from_arrays
 from noisychannel.decision import DECISIONS
@@ -41,6 +42,10 @@ def _net():
 
 def good():
     return _net().eval()
+
+
+def bent():
+    return nn.Sequential(_net(), nn.Softplus()).eval()
 
 
 def training():
@@ -180,9 +185,9 @@ def test_the_real_command_refuses_in_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("here")
 def test_probabilities_are_warned_of_and_audited(tmp_path: Path) -> None:
     said = real(
-        *("audit", "user.py:probabilities", "--subset", "first:4", "--steps", "1"), cwd=tmp_path
+        *("audit", "user.py:probabilities", "--subset", "first:4", "--threads", "1"), cwd=tmp_path
     )
-    assert said.code == 0, said.err
+    assert said.code == CODES["UNDER-POWERED"], said.err
     warned = [line for line in said.err.splitlines() if line.startswith("warning: ")]
     assert len(warned) == 1
     assert re.search("expected logits, got .*probabilities.*; remove its last softmax", warned[0])
@@ -234,8 +239,23 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
         ("decision: expected single, vote:K or mean_prob:K", "got 'best'"),
     ),
     "vote of none": ("audit gauss:0.1 --decision vote:0", ("vote: expected at least 1", "got 0")),
-    "steps": ("audit gauss:0.1 --steps 0", ("steps: expected a whole number ≥ 1", "got 0")),
-    "eot": ("audit gauss:0.1 --eot 0", ("eot: expected a whole number ≥ 1", "got 0")),
+    "budget": ("audit gauss:0.1 --budget huge", ("budget: expected one of quick", "got 'huge'")),
+    "draws": ("audit gauss:0.1 --draws two", ("draws: expected fresh or fixed", "got 'two'")),
+    "tries": ("audit gauss:0.1 --tries 0", ("tries: expected a whole number ≥ 1", "got 0")),
+    "queries": ("audit gauss:0.1 --queries -1", ("queries: expected a whole number", "got -1")),
+    "minutes": ("audit gauss:0.1 --minutes -1", ("minutes: expected a number ≥ 0", "got -1")),
+    "substitute": (
+        "audit gauss:0.1 --substitute magic",
+        ("channel: expected one of", "got 'magic'"),
+    ),
+    "attack": ("audit gauss:0.1 --attack user.py:number", ("attack user.py:number", "got")),
+    "base": ("audit gauss:0.1 --base nosuch.py:f", ("expected FILE.py:FUNCTION", "nosuch.py:f")),
+    "base alike": ("audit user.py:good --base user.py:good", ("base: expected another defense",)),
+    "off": ("audit off:user.py:good", ("off:user.py:good: expected a defense", "switched off")),
+    "authors' name": ("audit cifar10-nosuch", ("cifar10-nosuch",)),
+    "robustbench": ("audit robustbench:@x", ("robustbench: expected robustbench:NAME", "'@x'")),
+    "compare one": ("compare gauss:0.1", ("targets: expected two or more", "got gauss:0.1")),
+    "compare twice": ("compare gauss:0.1 gauss:0.1", ("targets: expected two or more",)),
     "network": (
         "audit gauss:0.1 --network vgg",
         ("network: expected small", "FILE.py:FUNCTION", "got 'vgg'"),
@@ -298,7 +318,7 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "other colours": ("audit user.py:colour", ("network 'colour'", r"1, 8, 8", "3 channels")),
     "experiment": (
         "run fig99",
-        ("experiment: expected one of fig01, fig02, ", "secr, all, got 'fig99'"),
+        ("experiment: expected one of fig01, fig02, ", "pni, all, got 'fig99'"),
     ),
     "scale": ("run fig01 --scale huge", ("scale: expected smoke, desk or paper", "got 'huge'")),
     "run threads": ("run fig01 --threads 0", ("threads: expected a whole number ≥ 1", "got 0")),
@@ -357,7 +377,7 @@ def test_an_image_outside_the_box_is_found_before_anything_is_computed(
     """The last image lies in the second slice of the work."""
     pixels = np.concatenate([np.tile(PIXELS, (30, 1, 1)), 2 * PIXELS[:1]])
     folder = folder_of(here / "bright", pixels, [0, 1] * 60 + [0])
-    arguments = ("audit", "user.py:good", "--data", str(folder), "--subset", "all", "--steps", "1")
+    arguments = ("audit", "user.py:good", "--data", str(folder), "--subset", "all")
     refused(command(*arguments), r"images: expected pixels in \[0, 1\], got", "rescale them")
     assert not list((here / "runs").glob("objects/*/*"))
 
@@ -401,7 +421,7 @@ def test_square_brackets_are_text(name: str, command: Command) -> None:
 
 
 def test_what_typer_refuses_is_exit_code_2_without_traceback(command: Command) -> None:
-    for arguments in (("audit",), ("nosuch",), ("audit", "gauss:0.1", "--steps", "many")):
+    for arguments in (("audit",), ("nosuch",), ("audit", "gauss:0.1", "--tries", "many")):
         said = command(*arguments)
         assert said.code == 2
         assert said.err.startswith("Usage: ")
@@ -414,7 +434,7 @@ def test_what_typer_refuses_is_exit_code_2_without_traceback(command: Command) -
 def test_help(command: Command) -> None:
     said = command("--help")
     assert said.code == 0
-    for name in ("audit", "run", "report", "status", "list"):
+    for name in ("audit", "compare", "certify", "run", "report", "status", "list"):
         assert re.search(rf"^\W*{name} ", said.out, re.MULTILINE)
         one = command(name, "--help")
         assert (one.code, one.err) == (0, "")
@@ -465,17 +485,51 @@ def test_report_before_a_run_says_what_to_do(
 
 
 def test_an_audit_writes_its_page_and_prints_its_table(command: Command, here: Path) -> None:
-    arguments = ("audit", "user.py:good", "--subset", "first:8", "--steps", "2", "--epsilon", "1")
+    arguments = (
+        "audit",
+        "user.py:good",
+        "--subset",
+        "first:12",
+        "--epsilon",
+        "1",
+        "--threads",
+        "1",
+    )
     said = command(*arguments, "--output", "out")
-    assert said.code == 0, said.err
-    for word in ("(no attack)", "non-adaptive", "partially", "adaptive", "user.py:good"):
+    judged = json.loads((here / "out" / "audit.json").read_text("utf-8"))
+    assert said.code == judged["exit_code"] == CODES["UNDER-POWERED"], said.err
+    for word in ("clean", "adaptive", "user.py:good", "UNDER-POWERED"):
         assert word in said.out
+    assert "enough-images" in said.err
     assert "report: out/report.html\n" in said.out
     text = (here / "out" / "report.html").read_text("utf-8")
     assert "noisychannel " + " ".join(arguments) in text
-    assert (here / "out" / "budget.png").read_bytes().startswith(b"\x89PNG")
+    for file in ("rows.parquet", "settings.png", "proof/verify.py"):
+        assert (here / "out" / file).is_file()
     long = "/".join(["a-folder-with-a-long-name"] * 6)  # stays in one piece, to be copied
+    before = sorted(here.glob("runs/objects/*/*"))
     again = command(*arguments, "--output", long)
-    assert "0 tasks" in again.err
+    assert sorted(here.glob("runs/objects/*/*")) == before  # every task was found
     assert f"report: {long}/report.html\n" in again.out
     assert again.out.partition("report:")[0] == said.out.partition("report:")[0]
+
+
+def test_a_dry_run_says_what_it_takes_and_runs_nothing(command: Command, here: Path) -> None:
+    said = command("audit", "user.py:good", "--subset", "first:12", "--threads", "1", "--dry-run")
+    assert said.code == 0
+    for word in ("clean images", "without gradients", "controls of the", "Time: measured"):
+        assert word in said.out
+    assert not (here / "runs").exists()
+    assert not (here / "audit").exists()
+
+
+def test_a_comparison_has_a_page_of_all_and_one_of_each(command: Command, here: Path) -> None:
+    words = ("--subset", "first:12", "--epsilon", "1", "--threads", "1", "--output", "out")
+    said = command("compare", "user.py:good", "user.py:bent", *words)
+    assert said.code == 0, said.err
+    assert "user.py:good" in said.out
+    assert "user.py:bent" in said.out
+    assert (here / "out" / "report.html").is_file()
+    for folder in ("1-user-py-good", "2-user-py-bent"):
+        assert (here / "out" / folder / "report.html").is_file()
+        assert (here / "out" / folder / "audit.json").is_file()

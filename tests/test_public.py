@@ -20,8 +20,8 @@ PUBLIC = {
         " Spatial Square TargetedAPGD authors_boundary authors_fixed_constant nearest_starts"
     ),
     "audit": (
-        "Examination Facts Outcome Request Rung SETTINGS cells check_fit examine outcome render target"
-        " terminal_table"
+        "Audit BUDGETS Budget Examination Facts Finding Judged Knobs Request as_attack audit budget_of"
+        " check_fit conduct conducted examine exit_code foresee render save target terminal_table twin_of"
     ),
     "batch": "Batch Goal Images Labels",
     "channels": (
@@ -36,14 +36,15 @@ PUBLIC = {
         " ParamNet RobustNet Surgery altered answers chunks_of fixed_draws global_noise learnt_scales operate sites_of"
     ),
     "engine": (
-        "Analyse Binarize Certify Craft Execution Measure Pace Plan Store Task Tick Train Trained adversarials answer"
-        " base_of binarization_rows certificates history key_of pace plan run serial table trainings"
+        "Analyse Binarize Certify Craft Execution Measure Pace Plan Store Task Tick Train Trained"
+        " adversarials answer base_of binarization_rows certificates history key_of pace plan ready run serial"
+        " table trainings"
     ),
     "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected reason",
     "experiments": "Cell Claim EXPERIMENTS Experiment Result Scale Setting read setting",
     "interop": (
-        "Borrowed art_attack as_callable autoattack foolbox_attack from_art from_foolbox to_art to_foolbox"
-        " torchattacks_attack"
+        "Borrowed art_attack as_callable autoattack foolbox_attack from_art from_foolbox robustbench_network"
+        " to_art to_foolbox torchattacks_attack"
     ),
     "interop.authors": "AuthorsUnits CIFAR10 IMAGENET authors_network table1_channels table3_channels",
     "measures": (
@@ -58,7 +59,7 @@ PUBLIC = {
     "noise": "GaussLaw LAWS LaplaceLaw NoiseLaw UniformLaw",
     "norms": "L0 L2 Linf NORMS Norm per_example",
     "objectives": "CrossEntropy DLR Hinge Loss Margin fooled label_margin margin",
-    "report.figure": "Cell Figure Grid Panel Picture Series",
+    "report.figure": "Badge Cell Facts Figure Grid Panel Picture Series Tone",
     "report.markdown": "markdown",
     "report.numbers": "difference_of equivalent mean_of median_of ratio_of_means share_of",
     "report.html": "Part Provenance Section page write_page",
@@ -130,9 +131,9 @@ for name in REFUSED:
     raise AssertionError(name)
 
 import noisychannel.attacks, noisychannel.engine, noisychannel.threats  # noqa: E401
-import noisychannel.audit.plan
-from noisychannel.audit.outcome import outcome
-from noisychannel.audit.plan import Request, cells
+from noisychannel.audit.budget import BUDGETS
+from noisychannel.audit.conduct import Judged, conduct
+from noisychannel.audit.request import Request
 from noisychannel.channels import Gauss
 from noisychannel.data import DataSpec
 from noisychannel.defenses import Defense
@@ -145,11 +146,12 @@ data = DataSpec(sys.argv[1])
 assert data.shape == (1, 8, 8) and data.size == 4 and data.classes == 2
 how = Execution(threads=1)
 request = Request(
-    "it", Defense(SmallNet(2, 1, 2), Gauss(0.1)), data, L2(), 0.1, eot=1, steps=1, scoring=2, execution=how
+    "it", Defense(SmallNet(2, 1, 2), Gauss(0.1)), data, L2(), 0.1, BUDGETS[0], queries=8, execution=how
 )
-wanted = [m for cell in cells(request) for m in cell.measures]
-run(wanted, Store(Path(sys.argv[2])), serial, lambda whole, todo: [].append)
-assert outcome(request, Store(Path(sys.argv[2]))).headline.n == 4
+store = Store(Path(sys.argv[2]))
+def step(name, wanted):
+    run(wanted, store, serial, lambda whole, todo: [].append)
+assert Judged(conduct(request, store, step)).headline.n == 4
 assert not set(REFUSED) & set(sys.modules)
 print("the core works")
 '''

@@ -2,13 +2,19 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from noisychannel import audit
+import reported
+from auditing import audited, request, statuses
+from noisychannel.audit.attempts import rung
+from noisychannel.audit.conduct import Judged
+from noisychannel.audit.headline import lead
+from noisychannel.audit.verdict import exit_code
 from noisychannel.data import from_arrays
 from noisychannel.defenses import Defense
-from noisychannel.engine import Store, run, serial
+from noisychannel.errors import UserError
 from noisychannel.networks import Foreign
 from noisychannel.norms import L2
 
@@ -36,31 +42,44 @@ class Planted(nn.Module):
         return logits
 
 
-def doubts(lie: str, folder: Path) -> str:
+def planted(lie: str, folder: Path) -> Judged:
     made = torch.Generator().manual_seed(5)
     x = (torch.rand(16, *SHAPE, generator=made) * 0.3).clamp(0, 1)
     x[:4] += 0.7  # a quarter of the images is bright
     y = ((x.flatten(1) - 0.5) @ Planted("").weight.detach().T).argmax(dim=1)
-    network = Foreign(Planted(lie).eval(), SHAPE, f"planted {lie}")
+    network = Defense(Foreign(Planted(lie).eval(), SHAPE, f"planted {lie}"))
     data = from_arrays(x, y, classes=2)
-    request = audit.Request(lie, Defense(network), data, L2(), epsilon=0.5, steps=3, eot=1)
-    store = Store(folder)
-    wanted = [m for cell in audit.cells(request) for m in cell.measures]
-    run(wanted, store, serial, lambda _whole, _todo: lambda _amount: None)
-    return " ".join(audit.outcome(request, store).doubts)
+    given = {"data": data, "norm": L2(), "epsilon": 0.05, "budget": reported.TINY, "part": 8}
+    return audited(request(network, name=lie, **given), folder)
 
 
-def test_an_honest_network_leaves_no_doubt(tmp_path: Path) -> None:
-    assert doubts("", tmp_path) == ""
+def evidence(judged: Judged, name: str) -> str:
+    return next(f.evidence for f in judged.findings if f.name == name)
 
 
-def test_a_vanishing_gradient_is_said(tmp_path: Path) -> None:
-    assert "the gradient vanishes on 100 % of the images" in doubts("sure", tmp_path)
+def test_an_honest_network_leaves_no_doubt(in_memory: Path) -> None:
+    judged = planted("", in_memory)
+    assert statuses(judged, "fail") <= {"enough-images"}
+    assert judged.evaluation in ("VALID", "UNDER-POWERED")
 
 
-def test_images_that_could_not_be_attacked_are_said(tmp_path: Path) -> None:
-    assert "raised or gave NaN on 25 % of the images" in doubts("raises", tmp_path)
+def test_a_vanishing_gradient_is_said(in_memory: Path) -> None:
+    judged = planted("sure", in_memory)
+    assert "gradient-present" in statuses(judged, "fail")
+    assert "vanishes on 100.0 %" in evidence(judged, "gradient-present")
+    assert judged.evaluation == "GRADIENT MASKING"
+    assert "upper bound" in lead(judged)
 
 
-def test_answers_that_are_none_are_said(tmp_path: Path) -> None:
-    assert "no answer (NaN) to 25.0 % of clean questions" in doubts("nan", tmp_path)
+def test_images_that_could_not_be_attacked_are_said(in_memory: Path) -> None:
+    judged = planted("raises", in_memory)
+    assert "answers-all" in statuses(judged, "fail")
+    crafted = judged.evidence.mine.examples(rung(1))["status"].to_pylist()
+    assert crafted.count("failed") == 4  # the bright quarter
+    assert "0.0 % [0.0" not in evidence(judged, "answers-all").partition(";")[2]
+    assert exit_code(judged.evaluation, judged.gain) != 0
+
+
+def test_a_network_without_an_answer_is_refused_before_the_work(in_memory: Path) -> None:
+    with pytest.raises(UserError, match=r"nan.*: expected finite logits, got NaN"):
+        planted("nan", in_memory)

@@ -26,7 +26,7 @@ from noisychannel.engine import Craft, Execution, Store, adversarials, run, seri
 from noisychannel.errors import UserError
 from noisychannel.interop import Borrowed
 from noisychannel.interop.shown import Shown
-from noisychannel.networks import Foreign
+from noisychannel.networks import Foreign, SmallNet
 from noisychannel.norms import L2, Linf
 from noisychannel.spec import key
 from noisychannel.threats import DefenseView, Threat, adaptive, non_adaptive
@@ -536,3 +536,16 @@ def test_a_task_may_hold_one(tmp_path: Path) -> None:
         made.append(adversarials(store, craft))
         assert table(store, craft).num_rows == 6
     assert torch.equal(made[0], made[1])
+
+
+def test_gradients_have_the_strides_of_the_images_that_were_asked_about() -> None:
+    """Prepared networks are channels_last; torchattacks' AutoAttack calls `.view` on what comes back."""
+    images = torch.rand(3, 3, 8, 8)
+    who = Batch(images, torch.zeros(3, dtype=torch.long), torch.arange(3))
+    shown = Shown(DefenseView(adaptive(Defense(SmallNet(channels=3)))), who.index)
+    x = images.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(shown(x).sum(), x)
+    assert slope.is_contiguous()
+    assert slope.view(3, -1).abs().amax() > 0
+    (inside,) = torch.autograd.grad(shown(2 * x).sum(), x)  # of images that are no leaf
+    assert inside.is_contiguous()

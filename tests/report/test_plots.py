@@ -75,6 +75,28 @@ def test_log_ticks_are_round_and_inside() -> None:
     assert axis["ticktext"] == ["0.1", "0.2", "0.5", "1", "2", "5", "10"]
 
 
+def test_a_ladder_of_doublings_has_its_rungs_for_ticks() -> None:
+    ladder = panel(Series("draws", (1.0, 2.0, 4.0, 8.0), (1.0,) * 4))
+    assert plotly_panel(ladder, styles(figure(ladder)))["layout"]["xaxis"]["ticktext"] == [
+        "1",
+        "2",
+        "4",
+        "8",
+    ]
+
+
+def test_names_on_an_axis_have_bars_for_intervals_and_nothing_between() -> None:
+    named = Panel("p", "setting", "y", (GAUSS,), categories=("clean", "partially <adaptive>", "c"))
+    found = plotly_panel(named, styles(figure(named)))
+    (trace,) = found["data"]
+    assert set(trace["error_y"]) == {"type", "array", "arrayminus"}
+    assert found["layout"]["xaxis"]["ticktext"] == ["clean", "partially<br>&lt;adaptive&gt;", "c"]
+    assert [named.place(x) for x in (0.0, 1.06, 1.94)] == ["clean", "partially <adaptive>", "c"]
+    assert png(figure(named))
+    with pytest.raises(ValueError, match="expected numbers on a logarithmic axis"):
+        Panel("p", "x", "y", (GAUSS,), log_x=True, categories=("a",))
+
+
 def test_figures_say_what_is_wrong_with_them() -> None:
     with pytest.raises(ValueError, match="expected 2 values of y, got 1"):
         Series("s", (1.0, 2.0), (1.0,))

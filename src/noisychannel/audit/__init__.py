@@ -1,24 +1,39 @@
-"""The main job: how much of a defense is left once the attacker knows it."""
+"""The main job: how much of a defense is left once the attacker knows it, and whether that can be believed."""
 
+from noisychannel.audit.api import Audit, Knobs, audit, conducted
+from noisychannel.audit.budget import BUDGETS, Budget, budget_of
+from noisychannel.audit.conduct import Judged, conduct, foresee
 from noisychannel.audit.examine import Examination, examine
 from noisychannel.audit.facts import Facts
-from noisychannel.audit.outcome import Outcome, Rung, outcome
+from noisychannel.audit.finding import Finding
 from noisychannel.audit.page import render, terminal_table
-from noisychannel.audit.plan import SETTINGS, Request, cells
-from noisychannel.audit.target import check_fit, target
+from noisychannel.audit.request import Request, twin_of
+from noisychannel.audit.saved import save
+from noisychannel.audit.target import as_attack, check_fit, target
+from noisychannel.audit.verdict import exit_code
 
 __all__ = [
-    "SETTINGS",
+    "BUDGETS",
+    "Audit",
+    "Budget",
     "Examination",
     "Facts",
-    "Outcome",
+    "Finding",
+    "Judged",
+    "Knobs",
     "Request",
-    "Rung",
-    "cells",
+    "as_attack",
+    "audit",
+    "budget_of",
     "check_fit",
+    "conduct",
+    "conducted",
     "examine",
-    "outcome",
+    "exit_code",
+    "foresee",
     "render",
+    "save",
     "target",
     "terminal_table",
+    "twin_of",
 ]

@@ -1,24 +1,29 @@
 """`audit(defense, data, …)`: the main job as one call."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
+import pyarrow as pa
 from torch import Tensor, nn
 
 from noisychannel import zoo
 from noisychannel.audit.budget import budget_of
 from noisychannel.audit.conduct import Judged, Run, conduct
 from noisychannel.audit.examine import examine
+from noisychannel.audit.record import rows
 from noisychannel.audit.request import Request
+from noisychannel.audit.saved import save
 from noisychannel.channels import Laplace, parse_channel
 from noisychannel.data import Dataset, DataSpec, from_arrays
 from noisychannel.decision import Decision, parse_decision
 from noisychannel.defenses import Defense, FixedNetwork, fixed_draws
-from noisychannel.engine import Execution, Store, Task, run, serial
+from noisychannel.engine import Execution, Store, Task, ready, run, serial, trainings
 from noisychannel.errors import UserError, expected
 from noisychannel.networks import Foreign
 from noisychannel.norms import L2, Linf
+from noisychannel.report.html import Provenance
 from noisychannel.types import Attack, Channel, Network
 
 __all__ = ["Audit", "Knobs", "as_data", "as_defense", "audit", "conducted"]
@@ -35,6 +40,22 @@ Examples = Dataset | str | tuple[Any, Any]
 
 class Audit(Judged):
     """What an audit found: `evaluation`, `gain`, `headline`, `settings`, `findings`, the rows, and the report."""
+
+    def rows(self) -> pa.Table:
+        """All draws of all attempts, those on the base too: one row an answer."""
+        return rows(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write report.html, audit.json, rows.parquet, and proof/ where attacks lower accuracy.
+
+        Raises:
+            UserError: the folder cannot be made or written.
+        """
+        r = self.evidence.request
+        how = f"{r.execution.device}, {r.execution.threads} threads, micro-batch {r.execution.micro_batch}"
+        date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        facts = (("seed", str(r.seed)), ("device", how))
+        save(self, Path(folder), Provenance("from Python", date, f"{r.data.size} examples", facts))
 
 
 class Knobs(TypedDict, total=False):
@@ -115,18 +136,22 @@ def audit(
 def conducted(
     request: Request, store: Store, progress: Run | None = None, minutes: float | None = None
 ) -> Audit:
-    """Examine the network, run what is needed, and judge."""
-    network = request.defense.network
+    """Train the network if it is ours, examine it, run what is needed, and judge."""
+
+    def silently(_name: str, wanted: Sequence[Task]) -> None:
+        run(wanted, store, serial, lambda _whole, _todo: lambda _amount: None)
+
+    made = progress or silently
+    first = trainings(request.defense)
+    if first:
+        made("training", first)
+    network = ready(request.defense, store).network
     if isinstance(network, FixedNetwork):
         network = (
             network.network
         )  # draws that are fixed for each input, because the user said so, are no sign of lying
     examined = examine(network, request.data, request.name).findings
-
-    def silently(_name: str, wanted: Sequence[Task]) -> None:
-        run(wanted, store, serial, lambda _whole, _todo: lambda _amount: None)
-
-    return Audit(conduct(request, store, progress or silently, minutes=minutes), examined)
+    return Audit(conduct(request, store, made, minutes=minutes), examined)
 
 
 def as_data(data: Examples) -> Dataset:

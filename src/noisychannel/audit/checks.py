@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from noisychannel.audit.binarization import binarization
+from noisychannel.audit.certificates import certificate
 from noisychannel.audit.controls import (
     BINARIZED,
     DOUBLED,
@@ -144,7 +145,7 @@ def _same(e: Evidence, name: str, control: str, words: str) -> Finding:
     if control not in e:
         return Finding(name, "pass", _NOTHING_LEFT)
     gap = e.gain(e.attacked, [*e.attacked, control], e.pool)
-    evidence = f"{words} lower accuracy by {_points(Estimate(-gap.value, -gap.high, -gap.low, gap.n, gap.method))}, "
+    evidence = f"{words} lower accuracy by {_points(gap)}, "
     evidence += f"below all attacks together; {gap.n} images."
     if gap.value > POINT and gap.low > 0:
         return Finding(name, "fail", evidence, "The attack had not ended: take a larger budget.")
@@ -280,5 +281,6 @@ CHECKS: tuple[Check, ...] = (
     enough,
     answered,
     yours,
+    certificate,
 )
 """All checks on rows, in the order of the page."""

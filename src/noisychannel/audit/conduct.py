@@ -5,7 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import pyarrow as pa
+
+from noisychannel.audit.again import again
 from noisychannel.audit.attempts import SETTINGS
+from noisychannel.audit.certificates import certificates
 from noisychannel.audit.checks import CHECKS
 from noisychannel.audit.controls import controls
 from noisychannel.audit.evidence import Evidence
@@ -14,7 +18,19 @@ from noisychannel.audit.request import Request
 from noisychannel.audit.side import CLEAN
 from noisychannel.audit.steps import Step, attacks_on
 from noisychannel.audit.verdict import Evaluation, Gain, evaluation, gain
-from noisychannel.engine import Binarize, Store, Task, binarization_rows, pace, plan
+from noisychannel.engine import (
+    Binarize,
+    Certify,
+    Craft,
+    Measure,
+    Store,
+    Task,
+    binarization_rows,
+    pace,
+    plan,
+    table,
+)
+from noisychannel.engine import certificates as certified
 from noisychannel.report.stats import Estimate
 
 __all__ = ["Judged", "Run", "conduct", "foresee"]
@@ -62,10 +78,27 @@ class Judged:
     @cached_property
     def gain(self) -> Gain:
         """Whether the defense is worth anything beside its base."""
-        found = gain(self.difference)
+        found = gain(self.difference, self.headline, self.evidence.request.data.classes)
         # What a broken evaluation leaves standing may fall to a better one; that nothing is left may not.
         sound = self.evaluation in ("VALID", "UNDER-POWERED")
         return "UNDECIDED" if found == "REAL" and not sound else found
+
+    @cached_property
+    def smallest(self) -> Estimate | None:
+        """Accuracy under the attacker of the paper's Figure 1: smallest distortion, and no word of the defense."""
+        mine = self.evidence.mine
+        found = [n for n in mine.named("non-adaptive") if not n.startswith("PGD")]
+        return mine.accuracy(found[0]) if found else None
+
+    @property
+    def ladder(self) -> dict[str, Estimate]:
+        """`settings` with `smallest` in its place: what the same knowledge leaves to who stops at the boundary."""
+        out: dict[str, Estimate] = {}
+        for setting, estimate in self.settings.items():
+            if setting == "non-adaptive" and self.smallest is not None:
+                out["smallest change"] = self.smallest
+            out[setting] = estimate
+        return out
 
     @cached_property
     def settings(self) -> dict[str, Estimate]:
@@ -91,30 +124,48 @@ def conduct(request: Request, store: Store, run: Run, *, minutes: float | None =
         minutes: of the whole; None: as long as it takes.
     """
     evidence, began = Evidence(request, store), time.monotonic()
-    for steps in (attacks_on, controls):
+    made: list[Task] = []
+    for steps in (attacks_on, controls, certificates, again):
         for step in steps(evidence):
             if evidence.decided and not step.needed:
                 continue
-            wanted = [*(m for a in step.attempts for m in a.measures), *step.other.values()]
-            if minutes is not None:
-                whole = plan(wanted)
-                left = whole.todo(store).work / pace(whole, store).rate
-                if time.monotonic() - began + left > 60 * minutes and not step.needed:
+            wanted = step.tasks
+            if minutes is not None and not step.needed:
+                left = 60 * minutes - (time.monotonic() - began)
+                if left <= 0 or _seconds(wanted, made, store) > left:
                     evidence.skip(step.name)
                     continue
             run(step.name, wanted)
+            made += wanted
             evidence.know(step.attempts)
             for name, task in step.other.items():
-                assert isinstance(task, Binarize)
-                evidence.other[name] = binarization_rows(store, task)
+                evidence.other[name] = _rows(store, task)
     return evidence
+
+
+def _seconds(wanted: Sequence[Task], made: Sequence[Task], store: Store) -> float:
+    """How long tasks will take, by those that were made; by a trial, which takes its time, where none are alike."""
+    rates = pace(plan([*made, *wanted]), store)
+    return rates.seconds(plan(wanted).todo(store).tasks)
+
+
+def _rows(store: Store, task: Task) -> pa.Table:
+    match task:
+        case Binarize():
+            return binarization_rows(store, task)
+        case Certify():
+            return certified(store, task)
+        case Craft() | Measure():
+            return table(store, task)
+        case _:
+            raise ValueError(f"task: expected one with rows, got {task}")
 
 
 def foresee(request: Request, store: Store) -> tuple[Step, ...]:
     """All steps at their dearest: an audit may end earlier, and attacks what is left alone."""
     evidence = Evidence(request, store, foreseen=True)
     found: list[Step] = []
-    for steps in (attacks_on, controls):
+    for steps in (attacks_on, controls, certificates, again):
         for step in steps(evidence):
             found.append(step)
             evidence.know(step.attempts)

@@ -51,7 +51,11 @@ def randomness(f: Facts) -> Finding:
     """Whether it is random is known, can be repeated, and reaches what attackers see."""
     name, d = "randomness", f.draws
     if not f.random:
-        return Finding(name, "pass", f"Nothing is random: {PASSES} passes agree, {d.passes.words}.")
+        return Finding(
+            name,
+            "pass",
+            f"The network itself is not random: {PASSES} passes agree, {d.passes.words}.",
+        )
     evidence = f"Random: between two of {PASSES} passes {d.passes.words}."
     if not f.declared:
         evidence += " It is taken for deterministic, since it is not random everywhere."
@@ -72,7 +76,7 @@ def independent(f: Facts) -> Finding:
     """Each example has a draw of its own."""
     name, copies = "independent-draws", f.draws.copies
     if not f.random:
-        return Finding(name, "pass", "Nothing is random.")
+        return Finding(name, "pass", "The network itself is not random.")
     if f.shared_by == "example":
         return Finding(name, "pass", f"Copies of an example in one batch: {copies.words}.")
     whose = "weights" if f.shared_by == "weights" else "the noise"

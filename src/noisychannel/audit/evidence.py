@@ -195,6 +195,10 @@ class Evidence:
             return f"Left out for time: {', '.join(self.skipped)}."
         return "Nothing to compare."
 
+    def joined(self, name: str) -> pa.Table:
+        """Rows of the tasks that are parts of one, in their order."""
+        return pa.concat_tables([t for n, t in self.other.items() if n.startswith(f"{name}, ")])
+
     def skip(self, step: str) -> None:
         """A step that would not have ended in time."""
         if step not in self.skipped:

@@ -13,11 +13,11 @@ from noisychannel.data import from_arrays
 from noisychannel.engine import Measure
 from noisychannel.errors import UserError
 
-__all__ = ["LEVELS", "rounded", "worst_images"]
+__all__ = ["BYTES", "LEVELS", "rounded", "worst_images"]
 
 LEVELS = "the worst so far"
 FROM_TWIN = "the undefended network's worst"
-_BYTES = ", as 8-bit images"
+BYTES = ", as 8-bit images"
 
 
 def worst_images(side: Side) -> Strongest:
@@ -33,7 +33,8 @@ def rounded(e: Evidence) -> tuple[Attempt, ...]:
     """What broke the undefended network, and what broke the defense as 8-bit images, as more attempts.
 
     Beside the worst also what the first attempt made of all examples: a defense that knows floats from bytes answers
-    no float wrongly, and then the worst of them are clean images. No bytes where clean images are off the grid.
+    no float wrongly, and then the worst of them are clean images. No bytes where clean images are off the grid. The
+    worst are asked about whole, for the proof; all else where something still stands.
     """
     r, x = e.request, e.request.data.load()
     if e.foreseen or not e.attacked:
@@ -45,12 +46,16 @@ def rounded(e: Evidence) -> tuple[Attempt, ...]:
         floats[rung(1)] = e.mine.candidates(rung(1))
     found = {FROM_TWIN: floats[FROM_TWIN]} if FROM_TWIN in floats else {}
     with suppress(UserError):
-        found |= {n + _BYTES: in_bytes(z, x.x, r.norm, r.epsilon) for n, z in floats.items()}
-    return tuple(_asked(r, name, images) for name, images in found.items())
+        found |= {n + BYTES: in_bytes(z, x.x, r.norm, r.epsilon) for n, z in floats.items()}
+    left = e.standing()
+    places = {n: e.everything if n.startswith(LEVELS) else left for n in found}
+    return tuple(_asked(r, n, images, places[n]) for n, images in found.items() if places[n])
 
 
-def _asked(r: Request, name: str, images: Tensor) -> Attempt:
-    data = from_arrays(images, r.data.load().y, name="attacked", classes=r.data.classes)
+def _asked(r: Request, name: str, images: Tensor, places: tuple[int, ...]) -> Attempt:
+    some = list(places)
+    labels = r.data.load().y[some]
+    data = from_arrays(images[some], labels, name="attacked", classes=r.data.classes)
     measures = tuple(
         Measure(
             data.slice(start, min(start + r.part, data.size)),
@@ -61,4 +66,4 @@ def _asked(r: Request, name: str, images: Tensor) -> Attempt:
         )
         for start in range(0, data.size, r.part)
     )
-    return Attempt(name, "adaptive", "transfer", tuple(range(r.data.size)), measures)
+    return Attempt(name, "adaptive", "transfer", places, measures)

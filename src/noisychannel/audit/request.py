@@ -12,6 +12,7 @@ from noisychannel.engine import Execution
 from noisychannel.errors import expected
 from noisychannel.networks import Foreign
 from noisychannel.norms import L2, Linf
+from noisychannel.spec import key
 from noisychannel.types import Attack, Channel, Network
 
 __all__ = ["Request", "follows", "twin_of"]
@@ -75,7 +76,7 @@ class Request:
                 "at most 1 in L∞ (pixels in [0, 1]); 8 grey levels are 8/255",
                 self.epsilon,
             )
-        if self.base == self.defense:
+        if self.base is not None and key(self.base) == key(self.defense):
             raise expected("base", "another defense than the one that is audited", self.base)
         for name, number in (("part", self.part), ("tries", self.tries)):
             if number < 1:

@@ -14,12 +14,14 @@ from torch import nn
 
 from noisychannel import zoo
 from noisychannel.admission import check_role
+from noisychannel.audit.request import twin_of
 from noisychannel.channels import parse_channel
 from noisychannel.data import Dataset
 from noisychannel.decision import Decision, Single
 from noisychannel.defenses import Defense
 from noisychannel.errors import UserError, reason
 from noisychannel.interop import robustbench_network
+from noisychannel.interop.authors import authors_network
 from noisychannel.networks import Foreign
 from noisychannel.types import Attack, Network
 
@@ -28,6 +30,9 @@ __all__ = ["as_attack", "check_fit", "target"]
 
 def target(text: str, data: Dataset, network: Callable[[], Network], decision: Decision) -> Defense:
     """A defense: `gauss:0.3`, `fc:60+clip`, `zoo:NAME`, `robustbench:NAME`, or `FILE.py:make_defense`.
+
+    The authors' own networks go by their names (`cifar10-resnet20-advtrain`); `off:` before any of these is the same
+    at strength 0.
 
     The named function is called without arguments, and returns an `nn.Module` from [0, 1] inputs to
     logits, or a `Defense`. Only this runs a user's code, and only because he names the file.
@@ -41,6 +46,14 @@ def target(text: str, data: Dataset, network: Callable[[], Network], decision: D
     Raises:
         UserError: a file or function that is not there, or what it returns is no defense.
     """
+    if text.startswith("off:"):
+        whole = target(text.removeprefix("off:"), data, network, decision)
+        left = twin_of(whole)
+        if left is None:
+            raise UserError(f"{text}: expected a defense that can be switched off, got {whole}")
+        return left
+    if text.startswith(("cifar10-", "svhn-")):
+        return Defense(authors_network(text), decision=decision)
     if text.startswith("zoo:"):
         return replace(zoo.defense(text.removeprefix("zoo:")), decision=decision)
     if text.startswith("robustbench:"):

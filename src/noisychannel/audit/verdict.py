@@ -55,7 +55,13 @@ EVALUATIONS: dict[Evaluation, tuple[str, ...]] = {
     ),
     "RANDOMNESS-INFLATED": ("fresh-draws", "eot-saturated", "frozen-is-no-harder"),
     "UNDER-POWERED": ("enough-images",),
-    "INCOMPLETE": ("answers-all", "input-scaling", "eval-mode", "randomness"),
+    "INCOMPLETE": (
+        "answers-all",
+        "input-scaling",
+        "eval-mode",
+        "randomness",
+        "certificate-consistency",
+    ),
 }
 """The first class with a failed check is the verdict; in this order."""
 
@@ -96,13 +102,23 @@ _NEEDED = {
 """Without these nobody knows whether the attack did its work; the binarization test may find nothing to plant."""
 
 
-def gain(difference: Estimate | None) -> Gain:
-    """Of robust accuracy over the base or strength-0 twin, under the same attacks; None: nothing to compare."""
+def gain(difference: Estimate | None, headline: Estimate, classes: int) -> Gain:
+    """Of robust accuracy over the base or strength-0 twin, under the same attacks; None: nothing to compare.
+
+    Noise that drowns the image makes any network guess, and a guess is right once in K, whatever the attacker does:
+    what is not above 1/K is no gain, however little is left of the base.
+
+    Args:
+        difference: paired, of robust accuracies.
+        headline: robust accuracy of the defense.
+        classes: K.
+    """
     if difference is None or difference.n < ENOUGH:
         return "UNDECIDED"
-    if difference.low > 0:
+    if difference.low > 0 and headline.low > 1 / classes:
         return "REAL"
-    return "NONE" if difference.high < MARGIN else "UNDECIDED"
+    useless = difference.high < MARGIN or headline.high < 1 / classes + MARGIN
+    return "NONE" if useless else "UNDECIDED"
 
 
 def exit_code(evaluation: Evaluation, gain: Gain) -> int:

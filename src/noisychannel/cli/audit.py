@@ -1,7 +1,5 @@
 """The main job: `audit` one defense, `compare` several."""
 
-import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +33,7 @@ from noisychannel.cli.options import (
     StoreOption,
     ThreadsOption,
 )
-from noisychannel.cli.progress import run_with_bar
+from noisychannel.cli.progress import errors, run_with_bar
 from noisychannel.data import DataSpec
 from noisychannel.decision import parse_decision
 from noisychannel.defenses import Defense, fixed_draws
@@ -79,7 +77,6 @@ _TARGET = (
     "zoo:FOLDER of a trained network, robustbench:NAME, or FILE.py:FUNCTION"
 )
 
-_SPLIT = typer.Option(help="Split of the data set.")
 _NORM = typer.Option(help="l2 or linf.")
 _SEED = typer.Option(help="Root of all draws.")
 
@@ -105,13 +102,15 @@ class Words:
     network: str
     seed: int
 
+    def __post_init__(self) -> None:
+        if self.draws not in ("fresh", "fixed"):
+            raise UserError(f"draws: expected fresh or fixed, got {self.draws!r}")
+
     def requests(self, texts: Sequence[str], how: Execution) -> tuple[Request, ...]:
         """One per target, all alike in everything else."""
         chosen = DataSpec(self.data, self.split, self.subset)
         chosen.load()  # whatever is wrong with the data is said before anything else
         rule = parse_decision(self.decision)
-        if self.draws not in ("fresh", "fixed"):
-            raise UserError(f"draws: expected fresh or fixed, got {self.draws!r}")
 
         def defense(text: str) -> Defense:
             made = target(
@@ -146,7 +145,7 @@ class Words:
 def audit(
     what: Annotated[str, typer.Argument(metavar="TARGET", help=_TARGET)],
     data: Annotated[str, _DATA] = "digits",
-    split: Annotated[str, _SPLIT] = "test",
+    split: Annotated[str, typer.Option(help="Split.")] = "test",
     subset: Annotated[str, _SUBSET] = "first:200",
     norm: Annotated[str, _NORM] = "l2",
     epsilon: Annotated[str, _EPSILON] = "0.5",
@@ -175,6 +174,8 @@ def audit(
         data, split, subset, norm, epsilon, decision, budget, base, substitute or (), attack or (),
         assumed, draws, queries, tries, network, seed,
     )  # fmt: skip
+    if minutes < 0:
+        raise UserError(f"minutes: expected a number ≥ 0 (0: no limit), got {minutes:g}")
     (request,) = words.requests((what,), how)
     results = Store(store)
     if dry_run:
@@ -182,7 +183,7 @@ def audit(
         return
     arguments.writable(output)
     judged = _audited(request, results, minutes)
-    save(judged, output, _provenance(words, request, how))
+    arguments.draw(output, save(judged, output, _provenance(words, request, how)))
     _say((judged,), output)
     raise typer.Exit(exit_code(judged.evaluation, judged.gain))
 
@@ -190,7 +191,7 @@ def audit(
 def compare(
     targets: Annotated[list[str], typer.Argument(metavar="TARGETS", help=_TARGET)],
     data: Annotated[str, _DATA] = "digits",
-    split: Annotated[str, _SPLIT] = "test",
+    split: Annotated[str, typer.Option(help="Split.")] = "test",
     subset: Annotated[str, _SUBSET] = "first:200",
     norm: Annotated[str, _NORM] = "l2",
     epsilon: Annotated[str, _EPSILON] = "0.5",
@@ -255,11 +256,8 @@ def _say(judged: tuple[Judged, ...], output: Path) -> None:
     for one in judged:
         for finding in one.findings:
             if finding.status == "fail":
-                warnings.warn(
-                    f"{one.evidence.request.name}: {finding.name}: {finding.evidence}",
-                    UserWarning,
-                    stacklevel=1,
-                )
+                said = f"{one.evidence.request.name}: {finding.name}: {finding.evidence} {finding.mend}"
+                errors.print(f"[bold red]fail[/]: {escape(said)}", soft_wrap=True, highlight=False)
     console.print(
         f"report: {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True
     )
@@ -267,33 +265,32 @@ def _say(judged: tuple[Judged, ...], output: Path) -> None:
 
 def _foretold(request: Request, results: Store) -> None:
     """What each step takes at most: it attacks what still stands, and ends once nothing is left to win."""
-    began = time.perf_counter()
     steps = foresee(request, results)
+    everything = plan(t for s in steps for t in s.tasks)
+    rates, images = pace(everything, results), request.data.size
     shown = Table(title=f"{escape(request.name)}: at most, with budget {request.budget.name}")
     for column in ("step", "attacks", "gradients an image", "questions an image", "minutes"):
         shown.add_column(column, justify="left" if column == "step" else "right")
     total = [0.0, 0.0, 0.0]
-    for step in steps:
-        tasks = [*(m for a in step.attempts for m in a.measures), *step.other.values()]
-        whole = plan(tasks)
-        minutes = whole.todo(results).work / pace(whole, results).rate / 60
-        images = request.data.size
+    for name in dict.fromkeys(s.name for s in steps):
+        alike = [s for s in steps if s.name == name]
+        attempts = [a for s in alike for a in s.attempts]
+        todo = plan(t for s in alike for t in s.tasks).todo(results)
         numbers = [
-            sum(a.gradients for a in step.attempts) / images,
-            sum(a.queries for a in step.attempts) / images,
-            minutes,
+            sum(a.gradients for a in attempts) / images,
+            sum(a.queries for a in attempts) / images,
+            rates.seconds(todo.tasks) / 60,
         ]
         total = [t + n for t, n in zip(total, numbers, strict=True)]
-        count = str(len([a for a in step.attempts if a.crafts]) or "")
-        shown.add_row(
-            step.name, count, f"{numbers[0]:,.0f}", f"{numbers[1]:,.0f}", f"{minutes:.1f}"
-        )
+        count = str(len([a for a in attempts if a.crafts]) or "")
+        words = (f"{numbers[0]:,.0f}", f"{numbers[1]:,.0f}", f"{numbers[2]:.1f}")
+        shown.add_row(name, count, *words)
     shown.add_section()
     shown.add_row("all", "", f"{total[0]:,.0f}", f"{total[1]:,.0f}", f"{total[2]:.1f}")
     console = Console()
     console.print(shown)
     console.print(
-        f"Gradients and questions count every draw. Most audits take a fraction: what one attack broke no other is "
-        f"tried on. ({time.perf_counter() - began:.0f} s for this estimate.)",
+        "Gradients and questions count every draw. Most audits take a fraction: what one attack broke no other is "
+        f"tried on. Time: {rates.source}.",
         highlight=False,
     )

@@ -15,7 +15,7 @@ from rich.progress import (
 from rich.progress import Task as Bar
 from rich.text import Text
 
-from noisychannel.engine import Plan, Store, Task, Tick, run, serial
+from noisychannel.engine import Plan, Store, Task, Tick, plan, run, serial
 
 __all__ = ["errors", "run_with_bar"]
 
@@ -25,12 +25,16 @@ errors = Console(stderr=True)
 def run_with_bar(wanted: Sequence[Task], store: Store, step: str = "") -> None:
     """Make what is wanted and missing, in this process; the bar of a step goes when it is done."""
     store.check_writable()  # before the bar, or the sentence stands amid it
-    with _progress(transient=bool(step)) as bar:
+    if step and not plan(wanted).todo(store).tasks:
+        return
+    with _progress(transient=bool(step) and errors.is_terminal) as bar:
 
         def watch(whole: Plan, todo: Plan) -> Tick:
             done = len(whole.tasks) - len(todo.tasks)
             words = step or f"{len(todo.tasks)} tasks ({done} found in {store.root})"
-            line = bar.add_task(words, total=max(todo.work, 1.0))
+            line = bar.add_task(
+                words, total=max(todo.work, 1.0), visible=not step or bool(todo.tasks)
+            )
             return lambda amount: bar.advance(line, amount)
 
         run(wanted, store, serial, watch)

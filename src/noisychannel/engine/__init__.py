@@ -9,7 +9,7 @@ from noisychannel.engine.serial import serial
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Execution, Task, Tick, key_of
 from noisychannel.engine.tasks import Craft, Measure, adversarials, table
-from noisychannel.engine.training import Train, Trained, history, trainings
+from noisychannel.engine.training import Train, Trained, history, ready, trainings
 
 __all__ = [
     "Analyse",
@@ -34,6 +34,7 @@ __all__ = [
     "key_of",
     "pace",
     "plan",
+    "ready",
     "run",
     "serial",
     "table",

@@ -189,7 +189,7 @@ def trainings(defense: Defense) -> tuple[Task, ...]:
 
 def untrained(network: Network) -> Network:
     """The same network before our training: as fast, and built without a store."""
-    if isinstance(network, Operated):
+    if isinstance(network, Operated | FixedNetwork):
         return replace(network, network=untrained(network.network))
     return untrained(network.train.network) if isinstance(network, Trained) else network
 

@@ -1,5 +1,6 @@
 """Networks of RobustBench's model zoo, loaded by that package."""
 
+import importlib
 from typing import Any
 
 from noisychannel.errors import UserError, reason
@@ -12,7 +13,7 @@ _FORM = "robustbench:NAME, or robustbench:NAME@DATASET/THREAT such as Standard@c
 
 
 def robustbench_network(text: str, shape: tuple[int, ...]) -> Foreign:
-    """`robustbench:NAME@DATASET/THREAT` as a network of ours; their networks take pixels in [0, 1] and normalise inside.
+    """`robustbench:NAME@DATASET/THREAT` as a network of ours; theirs take pixels in [0, 1] and normalise inside.
 
     RobustBench downloads the weights and reads them in its own way: the user trusts it with that.
 
@@ -30,7 +31,7 @@ def robustbench_network(text: str, shape: tuple[int, ...]) -> Foreign:
     if not name or (at and not (dataset and slash and threat)):
         raise UserError(f"robustbench: expected {_FORM}, got {text!r}")
     with installed("robustbench"):
-        from robustbench.utils import load_model  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
+        load_model: Any = importlib.import_module("robustbench.utils").load_model
     try:
         made: Any = load_model(name, dataset=dataset or "cifar10", threat_model=threat or "Linf")
     except Exception as error:

@@ -40,6 +40,10 @@ class Shown(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.anchor)
+        x = x.view_as(x)
+        if x.requires_grad:
+            # Our prepared networks hand back channels_last gradients, which strangers' `.view` refuses.
+            x.register_hook(lambda slope: slope.contiguous())
         draws = self.view.threat.draws if self.view.stochastic else 1
         self.calls += 1
         row = torch.arange(len(x), device=x.device)

@@ -1,15 +1,19 @@
 """What a report shows, as plain data: who draws it is decided elsewhere."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from noisychannel.report.stats import Estimate
 
-__all__ = ["Cell", "Figure", "Grid", "Panel", "Picture", "Series"]
+__all__ = ["Badge", "Cell", "Facts", "Figure", "Grid", "Panel", "Picture", "Series", "Tone"]
 
 Cell = str | Estimate
 """A table cell: text, or a number with its interval."""
+
+Tone = Literal["good", "bad", "open"]
+"""How a verdict is coloured; its words say it too."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,10 @@ class Panel:
         series: drawn in this order.
         log_x: logarithmic x axis.
         y_range: ends of the y axis, or None for the data's own.
+        categories: names of the positions 0, 1, 2 … where x is no number; intervals are then bars, not bands.
+
+    Raises:
+        ValueError: a logarithmic axis of categories.
     """
 
     title: str
@@ -69,6 +77,17 @@ class Panel:
     series: tuple[Series, ...]
     log_x: bool = False
     y_range: tuple[float, float] | None = None
+    categories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.log_x and self.categories:
+            raise ValueError(
+                f"panel {self.title}: expected numbers on a logarithmic axis, got names"
+            )
+
+    def place(self, x: float) -> str:
+        """A position as tables name it: four digits, or its category."""
+        return self.categories[round(x)] if self.categories else f"{x:.4g}"
 
 
 @dataclass(frozen=True)
@@ -130,6 +149,36 @@ class Grid:
                 raise ValueError(
                     f"grid {self.title}: expected {len(self.header)} cells, got {len(row)}: {row}"
                 )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What belongs together, by name: a description list.
+
+    Args:
+        title: one line.
+        pairs: (name, words).
+    """
+
+    title: str
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A verdict, at the head of a page.
+
+    Args:
+        about: what was judged.
+        word: the verdict.
+        tone: its colour.
+        meaning: one sentence.
+    """
+
+    about: str
+    word: str
+    tone: Tone
+    meaning: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,14 +12,14 @@ from typing import Any
 from PIL import Image
 
 from noisychannel.errors import UserError
-from noisychannel.report.figure import Figure, Grid, Picture
+from noisychannel.report.figure import Badge, Facts, Figure, Grid, Picture
 from noisychannel.report.plots import plotly_panel, png, styles
 from noisychannel.report.stats import Estimate
 
 __all__ = ["Part", "Provenance", "Section", "page", "write_page"]
 
-Part = str | Figure | Grid | Picture
-"""What a section holds: a paragraph, a figure, a table, or an image."""
+Part = str | Facts | Figure | Grid | Picture
+"""What a section holds: a paragraph, a list of facts, a figure, a table, or an image."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,13 @@ class Provenance:
     facts: tuple[tuple[str, str], ...] = ()
 
 
-def page(title: str, lead: str, sections: tuple[Section, ...], provenance: Provenance) -> str:
+def page(
+    title: str,
+    lead: str,
+    sections: tuple[Section, ...],
+    provenance: Provenance,
+    badges: tuple[Badge, ...] = (),
+) -> str:
     """The page as HTML text: no address outside it, the same text for the same arguments.
 
     Plots are plotly's where it is installed, else embedded PNG images, and the page says so.
@@ -57,6 +63,7 @@ def page(title: str, lead: str, sections: tuple[Section, ...], provenance: Prove
         lead: the result, in a sentence or two.
         sections: in order.
         provenance: stands at the end.
+        badges: verdicts, between title and lead.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -78,6 +85,7 @@ def page(title: str, lead: str, sections: tuple[Section, ...], provenance: Prove
     return template.render(
         title=title,
         lead=lead,
+        badges=badges,
         sections=shown,
         provenance=provenance,
         plotly=plotly,
@@ -117,6 +125,8 @@ def _part(part: Part, *, interactive: bool) -> dict[str, Any]:
     match part:
         case str():
             return {"kind": "paragraph", "text": part}
+        case Facts():
+            return {"kind": "facts", "facts": part}
         case Grid():
             return {"kind": "grid", "grid": part}
         case Picture():

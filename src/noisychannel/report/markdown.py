@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from noisychannel.report.figure import Cell, Figure, Grid, Picture
+from noisychannel.report.figure import Cell, Facts, Figure, Grid, Picture
 from noisychannel.report.html import Part, Provenance, Section
 
 __all__ = ["markdown"]
@@ -35,6 +35,8 @@ def _part(part: Part, images: Path) -> list[str]:
     match part:
         case str():
             return [part]
+        case Facts():
+            return [f"**{part.title}**", "", *(f"- {name}: {words}" for name, words in part.pairs)]
         case Figure():
             return [f"![{part.title}]({images.as_posix()}/{part.name}.png)", "", part.caption]
         case Grid():

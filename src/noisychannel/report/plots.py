@@ -105,10 +105,13 @@ def _draw(axes: Any, panel: Panel, look: dict[str, Style]) -> None:
         )
         if series.interval is not None:
             low, high = series.interval
-            axes.fill_between(series.x, low, high, color=style.colour, alpha=BAND, linewidth=0)
-            if len(series.x) == 1:  # a band over one position has no area
+            if _barred(panel, series):
                 axes.vlines(series.x, low, high, color=style.colour, linewidth=1.7)
+            else:
+                axes.fill_between(series.x, low, high, color=style.colour, alpha=BAND, linewidth=0)
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    if panel.categories:
+        axes.set_xticks(range(len(panel.categories)), labels=_broken(panel, "\n"))
     if panel.log_x:
         ticks = _log_ticks(panel)
         axes.set_xscale("log")
@@ -128,10 +131,14 @@ def plotly_panel(panel: Panel, look: dict[str, Style]) -> dict[str, Any]:
     """
     traces: list[dict[str, Any]] = []
     for series in panel.series:
-        if series.interval is not None and len(series.x) > 1:
+        if series.interval is not None and not _barred(panel, series):
             traces.append(_band(series, *series.interval, look[series.name].colour))
-        traces.append(_curve(series, look[series.name]))
+        traces.append(_curve(series, look[series.name], panel))
     x_axis: dict[str, Any] = {"title": {"text": html.escape(panel.x_label), "standoff": 8}}
+    if panel.categories:
+        places = list(range(len(panel.categories)))
+        labels = [html.escape(name).replace("\n", "<br>") for name in _broken(panel, "\n")]
+        x_axis.update(tickvals=places, ticktext=labels, range=[-0.4, places[-1] + 0.4], tickangle=0)
     if panel.log_x:
         ticks = _log_ticks(panel)
         x_axis.update(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
@@ -154,7 +161,17 @@ def plotly_panel(panel: Panel, look: dict[str, Style]) -> dict[str, Any]:
     return {"data": traces, "layout": layout}
 
 
-def _curve(series: Series, style: Style) -> dict[str, Any]:
+def _barred(panel: Panel, series: Series) -> bool:
+    """Whether intervals are bars: between names there is nothing, and a band over one position has no area."""
+    return bool(panel.categories) or len(series.x) == 1
+
+
+def _broken(panel: Panel, line: str) -> list[str]:
+    return [name.replace(" ", line) for name in panel.categories]
+
+
+def _curve(series: Series, style: Style, panel: Panel) -> dict[str, Any]:
+    at = "" if panel.categories else " at %{x:.4g}"
     trace: dict[str, Any] = {
         "type": "scatter",
         "mode": "lines+markers",
@@ -168,20 +185,23 @@ def _curve(series: Series, style: Style) -> dict[str, Any]:
             "color": style.colour,
             "size": 7,
         },
-        "hovertemplate": "%{y:.4g} at %{x:.4g}<extra>%{fullData.name}</extra>",
+        "hovertemplate": f"%{{y:.4g}}{at}<extra>%{{fullData.name}}</extra>",
     }
     if series.interval is not None:
         low, high = (_numbers(end) for end in series.interval)
         trace["customdata"] = list(zip(low, high, strict=True))
         trace["hovertemplate"] = (
-            "%{y:.4g} [%{customdata[0]:.4g}, %{customdata[1]:.4g}] at %{x:.4g}"
-            "<extra>%{fullData.name}</extra>"
+            f"%{{y:.4g}} [%{{customdata[0]:.4g}}, %{{customdata[1]:.4g}}]{at}<extra>%{{fullData.name}}</extra>"
         )
-        if len(series.x) == 1:  # a band over one position has no area
+        if _barred(panel, series):
             trace["error_y"] = {
                 "type": "data",
-                "array": [series.interval[1][0] - series.y[0]],
-                "arrayminus": [series.y[0] - series.interval[0][0]],
+                "array": _numbers(
+                    tuple(h - y for h, y in zip(series.interval[1], series.y, strict=True))
+                ),
+                "arrayminus": _numbers(
+                    tuple(y - w for w, y in zip(series.interval[0], series.y, strict=True))
+                ),
             }
     return trace
 
@@ -212,10 +232,13 @@ def _numbers(values: tuple[float, ...]) -> list[float | None]:
 
 
 def _log_ticks(panel: Panel) -> list[float]:
-    """1, 2 and 5 of each decade that has data; only 1 beyond three decades."""
-    exponents = [math.log10(x) for series in panel.series for x in series.x if x > 0]
+    """1, 2 and 5 of each decade that has data; only 1 beyond three decades; of a ladder of doublings its rungs."""
+    places = sorted({x for series in panel.series for x in series.x if x > 0})
+    exponents = [math.log10(x) for x in places]
     if not exponents:
         return []
+    if all(math.log2(x).is_integer() for x in places):
+        return places
     low, high = min(exponents), max(exponents)
     digits = (1, 2, 5) if high - low <= 3 else (1,)
     decades = range(math.floor(low), math.ceil(high) + 1)
