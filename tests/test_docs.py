@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from noisychannel import attacks, rng
+from noisychannel.audit.budget import BUDGETS
+from noisychannel.audit.verdict import CODES, EVALUATIONS
 from noisychannel.types import Status
 
 PAGE = Path(__file__).parents[1] / "docs" / "attacks.md"
@@ -37,3 +39,24 @@ def test_every_attack_and_every_status_is_on_the_page() -> None:
         assert f"`{name}" in page, name
     for status in Status:
         assert f"| `{status.word}` |" in page
+
+
+def test_the_page_on_audits_says_what_the_code_does() -> None:
+    page = (PAGE.parent / "audit.md").read_text("utf-8")
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("|")}
+    for verdict, names in EVALUATIONS.items():
+        row = rows[f"`{verdict}`"]
+        assert str(CODES[verdict]) in row.split("|")[2]
+        assert all(name in row for name in names)
+    said = {
+        "half-width promised for the headline (points)": lambda b: f"{100 * b.half_width:g}",
+        "gradients of a run, each over the draws": lambda b: f"{b.steps}",
+        "draws per gradient at most": lambda b: f"{b.most_draws}",
+        "draws of the other attacks": lambda b: f"{b.draws}",
+        "questions of a black-box attack": lambda b: f"{b.queries:,}",
+        "images of the controls": lambda b: f"{b.controls}",
+        "draws that score a random defense": lambda b: f"{b.scoring}",
+    }
+    for name, number in said.items():
+        cells = [cell.strip() for cell in rows[name].split("|")[2:-1]]
+        assert cells == [number(b) for b in BUDGETS]
