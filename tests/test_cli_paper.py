@@ -43,7 +43,8 @@ def test_a_dry_run_says_what_it_takes_and_makes_nothing(tmp_path: Path) -> None:
     out = said("run", "fig16", "--dry-run", "--store", str(tmp_path / "runs")).output
     assert "fig16" in out
     assert "30,000" in out  # 60 images × 5 searches × 100 steps
-    sentence = " ".join(out.split())  # folded where the terminal ends, which hangs on the number's length
+    # Folded where the terminal ends, which hangs on the length of a number.
+    sentence = " ".join(out.split())
     assert "passes/s on average (measured network by network: 1 for a second" in sentence
     assert not (tmp_path / "runs" / "objects").exists()
 
