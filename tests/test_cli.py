@@ -255,6 +255,10 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "authors' name": ("audit cifar10-nosuch", ("cifar10-nosuch",)),
     "robustbench": ("audit robustbench:@x", ("robustbench: expected robustbench:NAME", "'@x'")),
     "compare one": ("compare gauss:0.1", ("targets: expected two or more", "got gauss:0.1")),
+    "compare's minutes": (
+        "compare gauss:0.1 gauss:0.2 --minutes -1",
+        ("minutes: expected a number ≥ 0", "got -1"),
+    ),
     "compare twice": ("compare gauss:0.1 gauss:0.1", ("targets: expected two or more",)),
     "network": (
         "audit gauss:0.1 --network vgg",

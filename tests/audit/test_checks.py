@@ -238,11 +238,12 @@ def test_a_ladder_of_one_rung_says_nothing_of_more_draws(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "status"), [(20, "pass"), (30, "pass"), (31, "warn"), (45, "fail")]
+    ("left", "status"), [(20, "pass"), (30, "pass"), (31, "pass"), (45, "fail")]
 )
 def test_a_defense_whose_randomness_is_frozen_is_no_harder(
     left: int, status: str, folder: Path
 ) -> None:
+    """One image more is within the noise of fresh draws; where nothing is random it would be worth a remark."""
     s = Situation(folder, random=True).given(PGD, 30)
     s.given(CLEAN, N, setting="clean", family="none", frozen=True)
     s.given(FROZEN, left, setting="control", family="control", frozen=True)

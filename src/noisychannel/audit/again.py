@@ -20,9 +20,9 @@ def again(e: Evidence) -> Iterator[Step]:
     r = e.request
     if not e.attacked or not r.defense.stochastic:
         return
-    labels = r.data.load().y
-    images = r.data.load().x if e.foreseen else worst_images(e.mine).x
-    data = from_arrays(images, labels, name="attacked", classes=r.data.classes)
+    clean = e.mine.batch
+    images = clean.x if e.foreseen else worst_images(e.mine).x
+    data = from_arrays(images, clean.y, name="attacked", classes=r.data.classes)
     draws = max(_DRAWS, _DECISIONS * r.defense.rule.draws, r.tries * r.defense.rule.draws)
     asked = Measure(data, r.defense, draws=draws, seed=r.seed, execution=r.execution)
     yield Step("an attacker who tries again", (), needed=True, other={TRIED: asked})

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Literal, TypedDict, Unpack
 
 import pyarrow as pa
@@ -203,4 +204,4 @@ def _fixed(draws: str) -> bool:
 def _name(defense: Audited) -> str:
     if isinstance(defense, str):
         return defense
-    return type(defense).__name__
+    return defense.__name__ if isinstance(defense, FunctionType) else type(defense).__name__

@@ -20,7 +20,6 @@ SETTINGS: dict[Setting, str] = {
     "non-adaptive": "the network, not what perturbs it",
     "partially adaptive": "that inputs are perturbed, not how: assumes Laplace noise",
     "adaptive": "the defense as it is, and attacks through it",
-    "control": "what a control asks for",
 }
 """Threat settings from the weakest to the strongest, each with what the attacker knows."""
 

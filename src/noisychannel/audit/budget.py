@@ -1,6 +1,6 @@
 """How hard an audit tries: what each budget spends, and how sure its headline has to be."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from noisychannel.errors import UserError, expected
 
@@ -49,21 +49,10 @@ class Budget:
     def __post_init__(self) -> None:
         if not 0 < self.half_width < 1:
             raise expected("half_width", "a share in (0, 1)", self.half_width)
-        for name in (
-            "steps",
-            "most_draws",
-            "draws",
-            "draws_of_questions",
-            "restarts",
-            "targets",
-            "queries",
-            "directions",
-            "inner",
-            "controls",
-            "scoring",
-        ):
-            if getattr(self, name) < 1:
-                raise expected(name, "a whole number ≥ 1", getattr(self, name))
+        for field in fields(self):
+            number = getattr(self, field.name)
+            if isinstance(number, int) and number < 1:
+                raise expected(field.name, "a whole number ≥ 1", number)
 
     @property
     def ladder(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from noisychannel.audit.controls import (
 )
 from noisychannel.audit.evidence import Evidence
 from noisychannel.audit.finding import Finding
+from noisychannel.audit.words import points
 from noisychannel.report.gains import worst_case_gain
 from noisychannel.report.stats import ENOUGH, Estimate
 from noisychannel.report.sufficiency import POINT, powered, saturated
@@ -34,27 +35,20 @@ _REMARK = 0.002  # AutoAttack's own: more than so many images that only black-bo
 _NOTHING = 0.05  # what may be left without a bound
 
 
-def _points(e: Estimate) -> str:
-    value, low, high = (100 * v for v in (e.value, e.low, e.high))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
-
-
 def _not_run(name: str, why: str) -> Finding:
     return Finding(name, "not run", why)
 
 
-def _judged(name: str, gap: Estimate, evidence: str, mend: str) -> Finding:
-    """A weaker attack that does better by `gap`: broken if surely so, and by more than points of it."""
+def _judged(e: Evidence, name: str, gap: Estimate, evidence: str, mend: str) -> Finding:
+    """A weaker attack that does better by `gap`: broken if surely so, and by more than points of it.
+
+    One image is worth a remark where nothing is random; else small gaps have the noise of the draws.
+    """
     if gap.value > _BROKEN and gap.low > 0:
         return Finding(name, "fail", evidence, mend)
-    if gap.value > _REMARK and (gap.low > 0 or _whole(gap)):
+    if gap.value > _REMARK and (gap.low > 0 or not e.request.defense.stochastic):
         return Finding(name, "warn", evidence)
     return Finding(name, "pass", evidence)
-
-
-def _whole(gap: Estimate) -> bool:
-    """Whether it counts images: the gaps of a random defense have the noise of its draws."""
-    return abs(gap.value * gap.n - round(gap.value * gap.n)) < 1e-6
 
 
 def white_box_wins(e: Evidence) -> Finding:
@@ -67,14 +61,14 @@ def white_box_wins(e: Evidence) -> Finding:
         return _not_run(name, e.why_not)
     gap = e.gain(e.white_box, [*e.white_box, *others], e.pool)
     evidence = (
-        f"Attacks without its gradient ({', '.join(others)}) win {_points(gap)} of {gap.n} images beyond those that "
+        f"Attacks without its gradient ({', '.join(others)}) win {points(gap)} of {gap.n} images beyond those that "
         "attacks with it win."
     )
     mend = (
         "The gradient does not show the way: look for rounding, saturation, detached parts or noise in the "
         "backward pass, and give the audit a differentiable stand-in or the base network."
     )
-    return _judged(name, gap, evidence, mend)
+    return _judged(e, name, gap, evidence, mend)
 
 
 def unbounded(e: Evidence) -> Finding:
@@ -101,16 +95,24 @@ def single_loses(e: Evidence) -> Finding:
 
 
 def _beaten(e: Evidence, name: str, control: str, words: str) -> Finding:
+    absent = _absent(e, name, control)
+    if absent is not None:
+        return absent
+    gap = e.gain(e.white_box, [*e.white_box, control], e.pool)
+    evidence = f"{words} {points(gap)} of {gap.n} images beyond those that gradient attacks win."
+    return _judged(
+        e, name, gap, evidence, "The gradient attacks are broken or its gradient misleads."
+    )
+
+
+def _absent(e: Evidence, name: str, control: str) -> Finding | None:
+    """What is said of a control on what gradient attacks left, where it was not made."""
     if not e.white_box or UNBOUNDED not in e:
         return _not_run(name, e.why_not)
     if control not in e:
-        return Finding(name, "pass", _NOTHING_LEFT)
-    gap = e.gain(e.white_box, [*e.white_box, control], e.pool)
-    evidence = f"{words} {_points(gap)} of {gap.n} images beyond those that gradient attacks win."
-    return _judged(name, gap, evidence, "The gradient attacks are broken or its gradient misleads.")
-
-
-_NOTHING_LEFT = "Of the controls' images the gradient attacks left none to win."
+        left = "Of the controls' images the gradient attacks left none to win."
+        return Finding(name, "pass", left)
+    return None
 
 
 def monotone(e: Evidence) -> Finding:
@@ -123,9 +125,9 @@ def monotone(e: Evidence) -> Finding:
     rises = [e.rise(swept(b), swept(a), (radii[b], radii[a])) for a, b in pairwise(FACTORS)]
     worst = max(rises, key=lambda r: r.value)
     shown = ", ".join(f"{f:g} ε {100 * v.value:.0f} %" for f, v in zip(FACTORS, left, strict=True))
-    evidence = f"{shown}; the largest rise {_points(worst)}; {worst.n} images."
+    evidence = f"{shown}; the largest rise {points(worst)}; {worst.n} images."
     return _judged(
-        name, worst, evidence, "More budget cannot help the defender: the attack loses its way."
+        e, name, worst, evidence, "More budget cannot help the defender: the attack loses its way."
     )
 
 
@@ -140,12 +142,11 @@ def restarted(e: Evidence) -> Finding:
 
 
 def _same(e: Evidence, name: str, control: str, words: str) -> Finding:
-    if not e.white_box or UNBOUNDED not in e:
-        return _not_run(name, e.why_not)
-    if control not in e:
-        return Finding(name, "pass", _NOTHING_LEFT)
+    absent = _absent(e, name, control)
+    if absent is not None:
+        return absent
     gap = e.gain(e.attacked, [*e.attacked, control], e.pool)
-    evidence = f"{words} lower accuracy by {_points(gap)}, "
+    evidence = f"{words} lower accuracy by {points(gap)}, "
     evidence += f"below all attacks together; {gap.n} images."
     if gap.value > POINT and gap.low > 0:
         return Finding(name, "fail", evidence, "The attack had not ended: take a larger budget.")
@@ -176,7 +177,7 @@ def eot(e: Evidence) -> Finding:
         return _not_run(name, e.why_not)
     last = e.doublings[-1]
     evidence = (
-        f"From {last.draws // 2} to {last.draws} draws per gradient accuracy falls by {_points(last.drop)}: a further "
+        f"From {last.draws // 2} to {last.draws} draws per gradient accuracy falls by {points(last.drop)}: a further "
         f"doubling wins at most {100 * last.upper:.1f} points (95 %); {last.drop.n} images."
     )
     if saturated(last):
@@ -194,7 +195,7 @@ def luck(e: Evidence) -> Finding:
         return Finding(name, "pass", "Nothing is random: no answer is lucky.")
     evidence = (
         f"Counting an image as broken wherever one of the attacks was answered wrongly once would have said "
-        f"{_points(e.luck)} less; here attacks are chosen on one half of the draws and scored on the other."
+        f"{points(e.luck)} less; here attacks are chosen on one half of the draws and scored on the other."
     )
     return Finding(name, "pass", evidence)
 
@@ -210,14 +211,14 @@ def frozen(e: Evidence) -> Finding:
     gap = worst_case_gain(e.frozen.tables((FROZEN,), e.pool), fresh, e.mine.rule)
     left = e.frozen.accuracy(FROZEN, at=e.pool)
     evidence = (
-        f"With its randomness frozen and known, {left.percent} is left: {_points(gap)} beside fresh "
+        f"With its randomness frozen and known, {left.percent} is left: {points(gap)} beside fresh "
         f"draws; {gap.n} images."
     )
     mend = (
         "The attack does worse where it should do better: it is broken, and its numbers are no evidence. Look at "
         "the gradient without the noise first."
     )
-    return _judged(name, gap, evidence, mend)
+    return _judged(e, name, gap, evidence, mend)
 
 
 def planted(e: Evidence) -> Finding:
@@ -261,8 +262,8 @@ def yours(e: Evidence) -> Finding:
         return Finding(name, "pass", "None were given, or nothing was left for them.")
     ours = [n for n in e.attacked if n not in own]
     gap = e.gain(ours, e.attacked, e.everything)
-    evidence = f"Your attacks win {_points(gap)} of {gap.n} images beyond ours."
-    return _judged(name, gap, evidence, "Ours are weak here; the headline counts yours.")
+    evidence = f"Your attacks win {points(gap)} of {gap.n} images beyond ours."
+    return _judged(e, name, gap, evidence, "Ours are weak here; the headline counts yours.")
 
 
 CHECKS: tuple[Check, ...] = (

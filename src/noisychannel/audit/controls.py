@@ -46,7 +46,6 @@ BINARIZED = "control: planted adversarials"
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of ε, where accuracy is looked at: it may not rise with the attacker's budget."""
 
-
 TIMES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Of the smallest distortion's median, where the recovery window is looked at."""
 
@@ -129,8 +128,8 @@ def _frozen(e: Evidence) -> Iterator[Step]:
     if r.defense.stochastic:
         e.freeze(still)
         known = adaptive(still)
-        args = (r, FROZEN, "control", "control", known, pgd(r), e.pool, still)
-        yield Step("randomness frozen", (clean(r, CLEAN, still), attempt(*args)))
+        attacked = attempt(r, FROZEN, "control", "control", known, pgd(r), e.pool, still)
+        yield Step("randomness frozen", (clean(r, CLEAN, still), attacked))
     yield Step("planted adversarials", (), other={BINARIZED: _planted(e, still)})
 
 

@@ -16,7 +16,10 @@ EXAMPLES = 64
 KNOTS = 200
 
 BENT = 30.0
-"""How many times steeper the spread may be at its 95th percentile than at its 5th: honest logits, about 5."""
+"""How many times steeper the spread may be at its 95th percentile than at its 5th.
+
+Measured on digits: honest networks 6 to 12, tanh of one 900,000.
+"""
 
 
 class Evened(nn.Module):

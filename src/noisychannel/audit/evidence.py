@@ -1,7 +1,6 @@
 """What an audit knows so far of a defense and of what it is compared with."""
 
 from collections.abc import Iterable
-from functools import reduce
 
 import pyarrow as pa
 
@@ -175,9 +174,7 @@ class Evidence:
         """Shares of clean questions without an answer, and of attacks that the network ended by an error."""
         said = self.mine.answers(CLEAN)["predicted"].to_numpy()
         crafted = [n for n in self.attacked if self.mine.attempts[n].crafts]
-        status = reduce(
-            lambda found, n: found + self.mine.examples(n)["status"].to_pylist(), crafted, []
-        )
+        status = [s for n in crafted for s in self.mine.examples(n)["status"].to_pylist()]
         failed = sum(s == "failed" for s in status)
         return (
             wilson(float((said < 0).sum()), len(said)),

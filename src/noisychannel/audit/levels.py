@@ -7,7 +7,6 @@ from torch import Tensor
 from noisychannel.audit.attempts import Attempt, rung
 from noisychannel.audit.evidence import Evidence
 from noisychannel.audit.proof import Strongest, in_bytes, strongest
-from noisychannel.audit.request import Request
 from noisychannel.audit.side import Side
 from noisychannel.data import from_arrays
 from noisychannel.engine import Measure
@@ -26,7 +25,7 @@ def worst_images(side: Side) -> Strongest:
     names = [n for n, a in side.attempts.items() if a.setting not in ("clean", "control")]
     found = side.worst(names)
     candidates = {n: side.candidates(n) for n in sorted(set(found.winner))}
-    return strongest(r.data.load(), candidates, found, r.norm, r.epsilon)
+    return strongest(side.batch, candidates, found, r.norm, r.epsilon)
 
 
 def rounded(e: Evidence) -> tuple[Attempt, ...]:
@@ -36,7 +35,7 @@ def rounded(e: Evidence) -> tuple[Attempt, ...]:
     no float wrongly, and then the worst of them are clean images. No bytes where clean images are off the grid. The
     worst are asked about whole, for the proof; all else where something still stands.
     """
-    r, x = e.request, e.request.data.load()
+    r, x = e.request, e.mine.batch
     if e.foreseen or not e.attacked:
         return ()
     floats = {LEVELS: worst_images(e.mine).x}
@@ -49,12 +48,12 @@ def rounded(e: Evidence) -> tuple[Attempt, ...]:
         found |= {n + BYTES: in_bytes(z, x.x, r.norm, r.epsilon) for n, z in floats.items()}
     left = e.standing()
     places = {n: e.everything if n.startswith(LEVELS) else left for n in found}
-    return tuple(_asked(r, n, images, places[n]) for n, images in found.items() if places[n])
+    return tuple(_asked(e, n, images, places[n]) for n, images in found.items() if places[n])
 
 
-def _asked(r: Request, name: str, images: Tensor, places: tuple[int, ...]) -> Attempt:
-    some = list(places)
-    labels = r.data.load().y[some]
+def _asked(e: Evidence, name: str, images: Tensor, places: tuple[int, ...]) -> Attempt:
+    r, some = e.request, list(places)
+    labels = e.mine.batch.y[some]
     data = from_arrays(images[some], labels, name="attacked", classes=r.data.classes)
     measures = tuple(
         Measure(

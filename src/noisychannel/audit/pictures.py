@@ -34,7 +34,7 @@ def images(judged: Judged) -> tuple[Part, ...]:
         return ("Nothing was attacked.",)
     plain, attacked = _rates(side)
     shown = _chosen(plain, attacked)
-    batch = r.data.load().rows(shown)
+    batch = side.batch.rows(shown)
     found = worst_images(side)
     moved = found.x[shown]
     delta = moved - batch.x

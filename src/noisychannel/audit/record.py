@@ -153,7 +153,7 @@ def rows(judged: Judged) -> pa.Table:
 def _distances(side: Side, a: Attempt, table: pa.Table) -> pa.Array:
     if any(m.rescale_l2 is not None for m in a.measures):
         return pa.nulls(table.num_rows, pa.float64())
-    norm, clean = side.request.norm, side.request.data.load().x
+    norm, clean = side.request.norm, side.batch.x
     far = norm.distance(side.candidates(a.name).double(), clean.double()).numpy()
     order = np.argsort(side.index)
     places = order[np.searchsorted(side.index, table["index"].to_numpy(), sorter=order)]

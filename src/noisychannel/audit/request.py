@@ -90,11 +90,6 @@ class Request:
         """What the defense is compared with: its base, or itself at strength 0; None: neither is known."""
         return self.base if self.base is not None else twin_of(self.defense)
 
-    @property
-    def controls(self) -> Dataset:
-        """The examples on which controls are made."""
-        return self.data.slice(0, min(self.data.size, self.budget.controls))
-
     def scoring(self, defense: Defense) -> int:
         """Draws on which a defense is scored: at least twice a decision's, since one half chooses the attack."""
         if not defense.stochastic:

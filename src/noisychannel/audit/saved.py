@@ -71,7 +71,7 @@ def proof_of(judged: Judged) -> Proof | None:
     return Proof(
         r.name,
         data_words(r.data),
-        r.data.load(),
+        side.batch,
         clean,
         found,
         headline,
@@ -88,7 +88,7 @@ def _as_bytes(judged: Judged, found: Strongest) -> Bytes | None:
     side, r, name = judged.evidence.mine, judged.evidence.request, LEVELS + BYTES
     if name not in side.attempts:
         return None
-    levels = in_bytes(found.x, r.data.load().x, r.norm, r.epsilon)
+    levels = in_bytes(found.x, side.batch.x, r.norm, r.epsilon)
     if not torch.equal(from_uint8(levels), side.candidates(name)):
         return None
     return Bytes(levels, side.accuracy(name))

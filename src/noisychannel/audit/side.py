@@ -18,6 +18,7 @@ from noisychannel.norms import Linf
 from noisychannel.report.draws import arrange
 from noisychannel.report.stats import Estimate, WorstCase, accuracy, worst_case
 from noisychannel.report.worst import halves
+from noisychannel.types import Batch
 
 __all__ = ["CLEAN", "LOST", "Side"]
 
@@ -54,9 +55,14 @@ class Side:
         return self.defense.rule
 
     @cached_property
+    def batch(self) -> Batch:
+        """The clean examples, decoded once: steps and pages ask for them dozens of times."""
+        return self.request.data.load()
+
+    @property
     def index(self) -> np.ndarray:
         """Name of each example, in the order of the data."""
-        return self.request.data.load().index.numpy()
+        return self.batch.index.numpy()
 
     def know(self, attempt: Attempt) -> None:
         """An attempt whose tasks are in the store now."""
@@ -92,7 +98,7 @@ class Side:
 
     def candidates(self, name: str) -> Tensor:
         """Images (n, …) in the order of the data; the clean ones where the attempt was not made."""
-        attempt, x = self.attempts[name], self.request.data.load().x.clone()
+        attempt, x = self.attempts[name], self.batch.x.clone()
         images = (
             [adversarials(self.store, c) for c in attempt.crafts]
             if attempt.crafts

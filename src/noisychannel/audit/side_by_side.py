@@ -101,7 +101,7 @@ def _grid(audits: tuple[Judged, ...]) -> Grid:
     return Grid(title, ("measured", *names), tuple(rows), "Intervals: 95 %.")
 
 
-_LADDER = ("clean", "smallest change", *(s for s in SETTINGS if s not in ("clean", "control")))
+_LADDER = ("clean", "smallest change", *(s for s in SETTINGS if s != "clean"))
 
 _TITLES = {s: "accuracy, no attack" if s == "clean" else f"accuracy, {s}" for s in _LADDER}
 

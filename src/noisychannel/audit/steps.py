@@ -110,8 +110,7 @@ def _weaker(e: Evidence) -> Iterator[Step]:
             made.append(attempt(r, title, setting, "transfer", threat, attack, places))
             if setting == "non-adaptive" and not twin.stochastic:
                 # To the twin the same images are its own white-box attack.
-                args = (r, title, "adaptive", "gradient", threat, attack, places, twin)
-                made.append(attempt(*args))
+                made.append(attempt(r, title, "adaptive", "gradient", threat, attack, places, twin))
         yield Step(name, tuple(made), needed=setting == "non-adaptive")
 
 
@@ -153,13 +152,13 @@ def _losses(e: Evidence) -> Iterator[Step]:
         targets = min(b.targets, r.data.classes - 1)
         made["APGD targeted"] = TargetedAPGD(r.norm, r.epsilon, b.steps, targets, early)
     few = min(draws, b.draws)
-    yield from _each(e, "other losses", made, adaptive(r.defense, draws=few), white_box=True)
+    yield from _each(e, "other losses", made, adaptive(r.defense, draws=few))
     if draws > 1:
         long: dict[str, Attack] = {
             f"PGD margin, {draws} times the steps of one draw": pgd(r, b.steps * draws)
         }
         threat = adaptive(r.defense, draws=1)
-        yield from _each(e, "steps in place of draws", long, threat, white_box=True)
+        yield from _each(e, "steps in place of draws", long, threat)
 
 
 def _evened(e: Evidence) -> Iterator[Step]:
@@ -173,7 +172,7 @@ def _evened(e: Evidence) -> Iterator[Step]:
         made["APGD targeted, logits evened"] = TargetedAPGD(
             r.norm, r.epsilon, r.budget.steps, targets, stop_early=True
         )
-    yield from _each(e, "squashed logits", made, adaptive(spread), white_box=True)
+    yield from _each(e, "squashed logits", made, adaptive(spread))
 
 
 def _gradients(e: Evidence) -> Iterator[Step]:
@@ -189,7 +188,7 @@ def _gradients(e: Evidence) -> Iterator[Step]:
         for part in r.substitutes
     }
     for name, threat in threats.items():
-        yield from _each(e, "other gradients", {name: pgd(r)}, threat, white_box=True)
+        yield from _each(e, "other gradients", {name: pgd(r)}, threat)
 
 
 def _black_box(e: Evidence) -> Iterator[Step]:
@@ -244,31 +243,30 @@ def _twin(e: Evidence) -> Iterator[Step]:
         return
     twin = theirs.defense
     for name in e.mine.named("adaptive", families=("gradient", "no gradient", "yours")):
-        craft = e.mine.attempts[name].crafts[0]
+        mine = e.mine.attempts[name]
+        craft = mine.crafts[0]
         if craft.threat.substitute is not None or craft.threat.backward != "default":
             continue
         if craft.threat.assumed != r.defense:  # a way round what only the defense does
             continue
-        if e.mine.attempts[name].family == "gradient" and not follows(twin.network):
+        if mine.family == "gradient" and not follows(twin.network):
             continue
         places = e.everything
         if not e.foreseen:
             places = theirs.standing([n for n in theirs.attempts if n != CLEAN])
-        if e.mine.attempts[name].family == "no gradient":
-            places = tuple(i for i in places if i in set(e.mine.attempts[name].positions))
+        if mine.family == "no gradient":
+            places = tuple(sorted({*places} & {*mine.positions}))
         if not places:
             continue
         threat = adaptive(twin, draws=craft.threat.draws if twin.stochastic else 1)
-        family = e.mine.attempts[name].family
-        args = (r, name, "adaptive", family, threat, craft.attack, places, twin)
-        yield Step("what it is compared with", (attempt(*args),), needed=True)
+        same = attempt(r, name, "adaptive", mine.family, threat, craft.attack, places, twin)
+        yield Step("what it is compared with", (same,), needed=True)
 
 
-def _each(
-    e: Evidence, step: str, made: dict[str, Attack], threat: Threat, *, white_box: bool
-) -> Iterator[Step]:
+def _each(e: Evidence, step: str, made: dict[str, Attack], threat: Threat) -> Iterator[Step]:
+    """Attacks that follow the defense's gradient, one after the other, each on what the last left."""
     for name, attack in made.items():
-        places = e.standing(white_box=white_box)
+        places = e.standing(white_box=True)
         if places:
             one = attempt(e.request, name, "adaptive", "gradient", threat, attack, places)
             yield Step(step, (one,))

@@ -27,10 +27,22 @@ from noisychannel.audit import (
 from noisychannel.channels import parse_channel
 from noisychannel.cli import arguments
 from noisychannel.cli.options import (
+    AssumedOption,
+    BaseOption,
+    BudgetOption,
+    DataOption,
+    DecisionOption,
     DeviceOption,
+    EpsilonOption,
     MicroOption,
+    MinutesOption,
+    NetworkOption,
+    NormOption,
     OutputOption,
+    SeedOption,
+    SplitOption,
     StoreOption,
+    SubsetOption,
     ThreadsOption,
 )
 from noisychannel.cli.progress import errors, run_with_bar
@@ -42,21 +54,10 @@ from noisychannel.errors import UserError
 
 __all__ = ["audit", "compare"]
 
-_DATA = typer.Option(help="digits, cifar10, a folder, or a hub name.")
-_SUBSET = typer.Option(help="all, first:200, every:5, balanced:200@7.")
-_EPSILON = typer.Option(help="Budget in pixels of [0, 1], e.g. 0.5 or 8/255.")
-_DECISION = typer.Option(help="single, vote:K or mean_prob:K.")
-_BUDGET = typer.Option(
-    help="quick (minutes), standard (an hour or more), deep (a night, or a GPU)."
-)
-_BASE = typer.Option(
-    help="The undefended network, or the defense at strength 0, named as a target; else what can be told."
-)
 _SUBSTITUTE = typer.Option(
     help="Differentiable stand-in for the channel (BPDA), e.g. fc:50. Repeat."
 )
 _ATTACK = typer.Option(help="Your attack beside ours: FILE.py:FUNCTION that makes it. Repeat.")
-_ASSUMED = typer.Option(help="Channel that the partially adaptive attacker assumes.")
 _DRAWS = typer.Option(
     help="The defender draws fresh for every question, or once for each input: fixed."
 )
@@ -66,19 +67,11 @@ _QUERIES = typer.Option(
 _TRIES = typer.Option(
     help="Times that the attacker may hand in an image, where one success is enough."
 )
-_NETWORK = typer.Option(
-    help="Behind a channel: small (trained here), a zoo network (cifar10/plain-fast), a folder that train "
-    "wrote, an authors' checkpoint."
-)
-_MINUTES = typer.Option(help="Leave out what would not end in so many minutes. 0: no limit.")
 _DRY = typer.Option("--dry-run", help="Say what it takes at most, and run nothing.")
 _TARGET = (
     "gauss:0.3, fc:60, svd:50+clip …, zoo:NAME, "
     "zoo:FOLDER of a trained network, robustbench:NAME, or FILE.py:FUNCTION"
 )
-
-_NORM = typer.Option(help="l2 or linf.")
-_SEED = typer.Option(help="Root of all draws.")
 
 
 @dataclass(frozen=True)
@@ -144,24 +137,24 @@ class Words:
 
 def audit(
     what: Annotated[str, typer.Argument(metavar="TARGET", help=_TARGET)],
-    data: Annotated[str, _DATA] = "digits",
-    split: Annotated[str, typer.Option(help="Split.")] = "test",
-    subset: Annotated[str, _SUBSET] = "first:200",
-    norm: Annotated[str, _NORM] = "l2",
-    epsilon: Annotated[str, _EPSILON] = "0.5",
-    decision: Annotated[str, _DECISION] = "single",
-    budget: Annotated[str, _BUDGET] = "quick",
-    base: Annotated[str, _BASE] = "",
+    data: DataOption = "digits",
+    split: SplitOption = "test",
+    subset: SubsetOption = "first:200",
+    norm: NormOption = "l2",
+    epsilon: EpsilonOption = "0.5",
+    decision: DecisionOption = "single",
+    budget: BudgetOption = "quick",
+    base: BaseOption = "",
     substitute: Annotated[list[str] | None, _SUBSTITUTE] = None,
     attack: Annotated[list[str] | None, _ATTACK] = None,
-    assumed: Annotated[str, _ASSUMED] = "laplace:0.05",
+    assumed: AssumedOption = "laplace:0.05",
     draws: Annotated[str, _DRAWS] = "fresh",
     queries: Annotated[int, _QUERIES] = 0,
     tries: Annotated[int, _TRIES] = 1,
-    network: Annotated[str, _NETWORK] = "",
-    minutes: Annotated[float, _MINUTES] = 0.0,
+    network: NetworkOption = "",
+    minutes: MinutesOption = 0.0,
     dry_run: Annotated[bool, _DRY] = False,  # noqa: FBT002  # typer's way of a switch
-    seed: Annotated[int, _SEED] = 0,
+    seed: SeedOption = 0,
     output: OutputOption = Path("audit"),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
@@ -169,20 +162,18 @@ def audit(
     micro_batch: MicroOption = 128,
 ) -> None:
     """Attack a defense under every threat setting, and say what is left of it and whether that can be believed."""
-    how = arguments.execution(device, threads, micro_batch)
+    how, limit = arguments.execution(device, threads, micro_batch), _limit(minutes)
     words = Words(
         data, split, subset, norm, epsilon, decision, budget, base, substitute or (), attack or (),
         assumed, draws, queries, tries, network, seed,
     )  # fmt: skip
-    if minutes < 0:
-        raise UserError(f"minutes: expected a number ≥ 0 (0: no limit), got {minutes:g}")
     (request,) = words.requests((what,), how)
     results = Store(store)
     if dry_run:
         _foretold(request, results)
         return
     arguments.writable(output)
-    judged = _audited(request, results, minutes)
+    judged = _audited(request, results, limit)
     arguments.draw(output, save(judged, output, _provenance(words, request, how)))
     _say((judged,), output)
     raise typer.Exit(exit_code(judged.evaluation, judged.gain))
@@ -190,18 +181,18 @@ def audit(
 
 def compare(
     targets: Annotated[list[str], typer.Argument(metavar="TARGETS", help=_TARGET)],
-    data: Annotated[str, _DATA] = "digits",
-    split: Annotated[str, typer.Option(help="Split.")] = "test",
-    subset: Annotated[str, _SUBSET] = "first:200",
-    norm: Annotated[str, _NORM] = "l2",
-    epsilon: Annotated[str, _EPSILON] = "0.5",
-    decision: Annotated[str, _DECISION] = "single",
-    budget: Annotated[str, _BUDGET] = "quick",
-    base: Annotated[str, _BASE] = "",
-    assumed: Annotated[str, _ASSUMED] = "laplace:0.05",
-    network: Annotated[str, _NETWORK] = "",
-    minutes: Annotated[float, _MINUTES] = 0.0,
-    seed: Annotated[int, _SEED] = 0,
+    data: DataOption = "digits",
+    split: SplitOption = "test",
+    subset: SubsetOption = "first:200",
+    norm: NormOption = "l2",
+    epsilon: EpsilonOption = "0.5",
+    decision: DecisionOption = "single",
+    budget: BudgetOption = "quick",
+    base: BaseOption = "",
+    assumed: AssumedOption = "laplace:0.05",
+    network: NetworkOption = "",
+    minutes: MinutesOption = 0.0,
+    seed: SeedOption = 0,
     output: OutputOption = Path("comparison"),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
@@ -211,7 +202,7 @@ def compare(
     """Audit several defenses in one setting, side by side and paired image by image."""
     if len(targets) < 2 or len(set(targets)) < len(targets):
         raise UserError(f"targets: expected two or more different ones, got {' '.join(targets)}")
-    how = arguments.execution(device, threads, micro_batch)
+    how, limit = arguments.execution(device, threads, micro_batch), _limit(minutes)
     words = Words(
         data, split, subset, norm, epsilon, decision, budget, base, (), (),
         assumed, "fresh", 0, 1, network, seed,
@@ -219,7 +210,7 @@ def compare(
     requests = words.requests(targets, how)
     arguments.writable(output)
     results = Store(store)
-    judged = tuple(_audited(r, results, minutes) for r in requests)
+    judged = tuple(_audited(r, results, limit) for r in requests)
     provenance = _provenance(words, requests[0], how)
     text, shown = render(judged, provenance)
     arguments.write(output, text, shown, "report.html")
@@ -228,11 +219,17 @@ def compare(
     _say(judged, output)
 
 
-def _audited(request: Request, results: Store, minutes: float) -> Judged:
+def _limit(minutes: float) -> float | None:
+    if minutes < 0:
+        raise UserError(f"minutes: expected a number ≥ 0 (0: no limit), got {minutes:g}")
+    return minutes or None
+
+
+def _audited(request: Request, results: Store, limit: float | None) -> Judged:
     def step(name: str, wanted: Sequence[Task]) -> None:
         run_with_bar(wanted, results, name)
 
-    return conducted(request, results, step, minutes or None)
+    return conducted(request, results, step, limit)
 
 
 def _folders(targets: Sequence[str]) -> list[str]:

@@ -15,10 +15,15 @@ from rich.table import Table
 from noisychannel.audit.target import check_fit, target
 from noisychannel.cli import arguments
 from noisychannel.cli.options import (
+    DataOption,
     DeviceOption,
     MicroOption,
+    NetworkOption,
     OutputOption,
+    SeedOption,
+    SplitOption,
     StoreOption,
+    SubsetOption,
     ThreadsOption,
 )
 from noisychannel.cli.progress import run_with_bar
@@ -36,28 +41,22 @@ _TARGET = typer.Argument(
 _SIGMA = typer.Option(
     help="Standard deviation of the noise, pixels in [0, 1]; not with a target that has its own."
 )
-_DATA = typer.Option(help="digits, cifar10, a folder, or a hub name.")
-_SUBSET = typer.Option(help="all, first:200, every:5, balanced:200@7.")
 _N = typer.Option("--n", help="Noisy draws that bound the class's probability.")
 _N0 = typer.Option("--n0", help="Noisy draws that choose the class.")
 _ALPHA = typer.Option(help="Chance that one certificate is wrong.")
-_NETWORK = typer.Option(
-    help="Behind a target given by name: small (trained here), a zoo network (cifar10/plain-fast), a folder that "
-    "train wrote, an authors' checkpoint."
-)
 
 
 def certify(
     what: Annotated[str, _TARGET],
     sigma: Annotated[str, _SIGMA] = "",
-    data: Annotated[str, _DATA] = "digits",
-    split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
-    subset: Annotated[str, _SUBSET] = "first:200",
+    data: DataOption = "digits",
+    split: SplitOption = "test",
+    subset: SubsetOption = "first:200",
     n: Annotated[int, _N] = 100_000,
     n0: Annotated[int, _N0] = 100,
     alpha: Annotated[float, _ALPHA] = 0.001,
-    network: Annotated[str, _NETWORK] = "",
-    seed: Annotated[int, typer.Option(help="Root of all draws.")] = 0,
+    network: NetworkOption = "",
+    seed: SeedOption = 0,
     output: OutputOption = Path("certificates"),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",

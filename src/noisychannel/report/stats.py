@@ -86,7 +86,10 @@ def wilson(successes: float, n: int, level: float = LEVEL) -> Estimate:
     p = successes / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5 / (1 + z * z / n)
-    return Estimate(p, min(p, middle - half), max(p, middle + half), n, "wilson")
+    # Rounding must not leave [0, 1], nor leave out p: at 0 and 1 an end is p itself.
+    return Estimate(
+        p, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)), n, "wilson"
+    )
 
 
 def correct_matrix(draws: pa.Table) -> Bool[Tensor, "n m"]:
