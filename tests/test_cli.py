@@ -461,7 +461,7 @@ def test_status_counts_what_is_in_the_store(
     two = tuple(e for e in EXPERIMENTS if e.name in ("fig01", "fig16"))  # all of them take a minute
     monkeypatch.setattr("noisychannel.cli.paper.EXPERIMENTS", two)
     scale: Scale = "smoke"
-    where = setting(scale, EXPERIMENTS[0].subsets, Execution())
+    where = setting(scale, EXPERIMENTS[0].subsets, Execution(threads=1))
     tasks = plan(m for cell in EXPERIMENTS[0].cells(where) for m in cell.measures).tasks
     store = Store(here / "runs")
     for done in (0, 3):
@@ -476,7 +476,7 @@ def test_status_counts_what_is_in_the_store(
     assert all(experiment.name in said.out for experiment in two)
 
 
-@pytest.mark.parametrize("options", ["", "--threads 1", "--micro-batch 64", "--device cuda"])
+@pytest.mark.parametrize("options", ["", "--threads 2", "--micro-batch 64", "--device cuda"])
 def test_report_before_a_run_says_what_to_do(
     options: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,14 +20,15 @@ PUBLIC = {
         " Spatial Square TargetedAPGD authors_boundary authors_fixed_constant nearest_starts"
     ),
     "audit": (
-        "Audit BUDGETS Budget Examination Facts Finding Judged Knobs Request as_attack audit budget_of"
-        " check_fit conduct conducted examine exit_code foresee render save target terminal_table twin_of"
+        "Audit BUDGETS Budget CPU_ROWS Examination Facts Finding Judged Knobs Request as_attack audit budget_of"
+        " check_fit conduct conducted examine exit_code foresee processes render save target terminal_table twin_of"
     ),
     "batch": "Batch Goal Images Labels",
     "channels": (
         "CD CHANNELS Chain Clip FC Gauss Identity Laplace SVD Uniform parse_channel straight_through"
         " substituted"
     ),
+    "children": "deaf end_with",
     "cli": "main",
     "data": "ArrayData DataSpec Dataset Range from_arrays from_uint8 series_range to_uint8",
     "decision": "DECISIONS Decision MeanProb Single Vote parse_decision",
@@ -36,8 +37,8 @@ PUBLIC = {
         " ParamNet RobustNet Surgery altered answers chunks_of fixed_draws global_noise learnt_scales operate sites_of"
     ),
     "engine": (
-        "Analyse Binarize Certify Craft Execution Measure Pace Plan Store Task Tick Train Trained"
-        " adversarials answer base_of binarization_rows certificates history key_of pace plan ready run serial"
+        "Analyse Binarize Certify Craft Execution Executor Measure Pace Plan Store Task Tick Train Trained Workers"
+        " adversarials answer base_of binarization_rows certificates cores history key_of pace plan ready run serial"
         " table trainings"
     ),
     "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected reason",
@@ -53,7 +54,7 @@ PUBLIC = {
         " eigenvalues examples gradient_norms is_piecewise_linear layer_statistics predicted"
     ),
     "networks": (
-        "AUTHORS_NAMES Checkpoint FCN Foreign NETWORKS Normalize ResNet18 ResNet20 ResNet50 SmallNet VGG16"
+        "AUTHORS_NAMES Checkpoint FCN Foreign NETWORKS Normalize Opaque ResNet18 ResNet20 ResNet50 SmallNet VGG16"
         " authors_resnet20 imagenet_resnet50 prepare"
     ),
     "noise": "GaussLaw LAWS LaplaceLaw NoiseLaw UniformLaw",

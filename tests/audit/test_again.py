@@ -32,8 +32,10 @@ def smoothed() -> Judged:
 
 def test_a_random_defense_is_asked_a_hundred_times_about_its_worst_images() -> None:
     judged = reported.noisy()
-    rows = judged.evidence.other[TRIED]
+    rows = judged.evidence.joined(TRIED)
+    assert rows is not None
     assert rows.num_rows == 100 * reported.IMAGES
+    assert sorted(set(rows["index"].to_pylist())) == list(range(reported.IMAGES))
     found = patience(judged)
     assert found is not None
     assert found.single.reach == 100
@@ -47,11 +49,13 @@ def test_a_voting_one_is_asked_for_ten_decisions_at_least() -> None:
     plain = Foreign(fakes.plain(), fakes.SHAPE, "plain")
     defense = Defense(plain, Gauss(0.2), Vote(12))
     judged = reported.small(defense, name="vote", data=fakes.digits(count=4))
-    assert judged.evidence.other[TRIED].num_rows == 120 * 4
+    rows = judged.evidence.joined(TRIED)
+    assert rows is not None
+    assert rows.num_rows == 120 * 4
 
 
 def test_nothing_is_tried_again_where_nothing_is_random() -> None:
-    assert TRIED not in reported.robust().evidence.other
+    assert reported.robust().evidence.joined(TRIED) is None
 
 
 def test_certificates_hold_at_attacked_images(smoothed: Judged) -> None:

@@ -1,6 +1,7 @@
 """Each check of an attack's work, where it fails, warns, passes and is not run: on rows whose truth is known."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import synthetic
 from auditing import EPSILON, request
 from noisychannel.audit import checks
 from noisychannel.audit.attempts import Attempt, Family, Setting, rung
+from noisychannel.audit.budget import BUDGETS
 from noisychannel.audit.controls import (
     BINARIZED,
     DOUBLED,
@@ -46,7 +48,10 @@ class Situation:
         module = make(fakes.plain()) if differentiable else fakes.Thermometer(fakes.plain())
         defense = Defense(Foreign(module, fakes.SHAPE, "planted"))
         self.random, self.n = random, n
-        self.evidence = Evidence(request(defense, data=fakes.digits(count=n)), Store(folder))
+        asked = request(
+            defense, data=fakes.digits(count=n), budget=replace(BUDGETS[0], controls=POOL)
+        )
+        self.evidence = Evidence(asked, Store(folder))
         self.given(CLEAN, n, setting="clean", family="none")
 
     def given(
@@ -223,6 +228,28 @@ def test_draws_are_enough_where_another_doubling_would_win_less_than_a_point(
     assert s.judged(checks.eot).status == status
 
 
+@pytest.mark.parametrize(
+    ("beside", "last", "status"),
+    [
+        (0.5, 0.25, "fail"),  # a quarter of all draws beyond all that was known
+        (0.25, 0.25, "pass"),  # another attack had won as much before
+        (0.25, 0.125, "fail"),
+        (0.9, 0.5, "pass"),
+    ],
+)
+def test_draws_that_are_doubled_last_count_what_they_win_over_all_other_attacks(
+    beside: float, last: float, status: str, folder: Path
+) -> None:
+    s = Situation(folder, random=True, n=360)
+    low = s.evidence.request.budget.draws
+    for name, share in ((rung(low // 2), 0.5), (rung(low), 0.5), ("APGD", beside)):
+        s.given(name, [share] * 360)
+    s.given("control: other", [0.0] * 360, setting="control", family="control")
+    found = s.given(rung(2 * low), [last] * 360).judged(checks.eot)
+    assert (found.status, "below all attacks before" in found.evidence) == (status, True)
+    assert s.evidence.draws_of_attacks == low
+
+
 def test_a_doubling_that_may_have_won_something_is_remarked(folder: Path) -> None:
     """60 images that nothing moves show less than 5 points, and not less than 1."""
     s = Situation(folder, random=True).given(rung(1), [0.5] * N).given(rung(2), [0.5] * N)
@@ -288,7 +315,7 @@ def planted(attacked: int, random: int = 0) -> pa.Table:
 )
 def test_an_attack_finds_what_was_planted_for_it(rows: pa.Table, status: str, folder: Path) -> None:
     s = Situation(folder).given(PGD, 30)
-    s.evidence.other[BINARIZED] = rows
+    s.evidence.other[f"{BINARIZED}, 0"] = rows
     assert s.judged(checks.planted).status == status
 
 
@@ -341,6 +368,6 @@ def test_what_is_decided_needs_no_control(folder: Path) -> None:
     assert (found.status, found.evidence) == ("not run", "Not needed: nothing is left to win.")
 
 
-def test_the_pool_is_what_the_budget_says() -> None:
-    assert request(fakes.plain()).budget.controls == POOL
+def test_the_pool_is_what_the_budget_says(folder: Path) -> None:
+    assert Situation(folder).evidence.pool == tuple(range(POOL))
     assert request(fakes.plain()).epsilon == EPSILON

@@ -7,7 +7,7 @@ import pytest
 from noisychannel.decision import Single, Vote
 from noisychannel.report.gains import worst_case_gain
 from noisychannel.report.stats import wilson
-from noisychannel.report.sufficiency import Doubling, doublings, powered, saturated
+from noisychannel.report.sufficiency import Doubling, doubling, doublings, powered, saturated
 from synthetic import answers, latent, table
 
 
@@ -71,6 +71,17 @@ def test_half_the_draws_choose_and_both_score_where_they_can() -> None:
         half = worst_case_gain({"1": tables["1"]}, tables, rule)
         assert (both.half_width < 0.85 * half.half_width) == narrower
         assert narrower or both.value == half.value
+
+
+def test_a_rung_counts_what_nothing_before_it_won() -> None:
+    """Image 0 falls to the first attack, image 1 to the second and the rung, image 2 to the rung alone."""
+    known = [answers(np.array([[f] * 4, [True] * 4, [True] * 4])) for f in (False, True)]
+    known.append(answers(np.array([[True] * 4, [False] * 4, [True] * 4])))
+    last = answers(np.array([[True] * 4, [False] * 4, [False] * 4]))
+    won = doubling(8, known, last, Single())
+    assert (won.draws, won.drop.value, won.left) == (8, pytest.approx(1 / 3), 0.0)
+    assert doubling(8, known[:1], last, Single()).drop.value == pytest.approx(2 / 3)
+    assert doubling(8, [*known, last], known[0], Single()).drop.value == 0
 
 
 def test_ladders_are_refused_that_do_not_double() -> None:

@@ -1,6 +1,6 @@
 """The main job: how much of a defense is left once the attacker knows it, and whether that can be believed."""
 
-from noisychannel.audit.api import Audit, Knobs, audit, conducted
+from noisychannel.audit.api import CPU_ROWS, Audit, Knobs, audit, conducted, processes
 from noisychannel.audit.budget import BUDGETS, Budget, budget_of
 from noisychannel.audit.conduct import Judged, conduct, foresee
 from noisychannel.audit.examine import Examination, examine
@@ -14,6 +14,7 @@ from noisychannel.audit.verdict import exit_code
 
 __all__ = [
     "BUDGETS",
+    "CPU_ROWS",
     "Audit",
     "Budget",
     "Examination",
@@ -31,6 +32,7 @@ __all__ = [
     "examine",
     "exit_code",
     "foresee",
+    "processes",
     "render",
     "save",
     "target",

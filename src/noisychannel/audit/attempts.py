@@ -1,7 +1,8 @@
 """One attack under one threat setting, on some of the examples: the tasks behind one number of an audit."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Literal
 
 from noisychannel.audit.request import Request
@@ -11,7 +12,13 @@ from noisychannel.engine import Craft, Measure
 from noisychannel.threats import Threat
 from noisychannel.types import Attack
 
-__all__ = ["SETTINGS", "Attempt", "Family", "Setting", "attempt", "clean", "rung"]
+__all__ = ["SETTINGS", "Attempt", "Family", "Setting", "attempt", "clean", "rung", "stretches"]
+
+_SIDE_BY_SIDE = 4
+"""Parts of an attempt at least, for as many cores. No machine's own number: parts are in the keys of tasks."""
+
+_FEWEST = 8
+"""Examples of a part that is made for the sake of cores: fewer take as long as these."""
 
 Setting = Literal["clean", "non-adaptive", "partially adaptive", "adaptive", "control"]
 
@@ -90,6 +97,8 @@ def attempt(
     """
     victim = request.defense if defense is None else defense
     how = request.execution
+    if threat.assumed.stochastic:
+        threat = replace(threat, selection_draws=request.budget.selection)
     measures = (
         Measure(
             part,
@@ -120,10 +129,18 @@ def clean(request: Request, name: str, defense: Defense) -> Attempt:
     return Attempt(name, "clean", "none", everything, tuple(measures))
 
 
+def stretches(request: Request, size: int) -> Iterator[range]:
+    """So many examples as tasks: some on the CPU for the sake of its cores, and none too large to be lost."""
+    count = ceil(size / request.part)
+    if request.execution.device == "cpu":
+        count = max(count, min(_SIDE_BY_SIDE, size // _FEWEST))
+    for i in range(count):
+        yield range(i * size // count, (i + 1) * size // count)
+
+
 def _parts(request: Request, positions: Sequence[int]) -> Iterator[Dataset]:
     """Chosen examples in the order of the data; whole stretches of it go by their ends, as other commands name them."""
-    for start in range(0, len(positions), request.part):
-        some = positions[start : start + request.part]
+    for some in (positions[s.start : s.stop] for s in stretches(request, len(positions))):
         if some[-1] - some[0] == len(some) - 1:
             yield request.data.slice(some[0], some[-1] + 1)
         else:

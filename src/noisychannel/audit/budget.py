@@ -17,9 +17,10 @@ class Budget:
             images for .08, 475 for .045, 940 for .032).
         steps: gradients of one run of a white-box attack, each over the attacker's draws.
         most_draws: where the ladder of draws per gradient ends.
-        draws: per gradient of the attacks beside the ladder.
+        draws: where its first part ends, and per gradient of the attacks beside the ladder.
         draws_of_questions: that who has no gradient averages for one answer, and who guesses the channel for a
             gradient.
+        selection: draws on which an attack on random answers compares the few candidates that it kept.
         restarts: runs of the white-box attack whose loss did best.
         targets: classes aimed at by the targeted attack.
         queries: of each black-box attack.
@@ -38,6 +39,7 @@ class Budget:
     most_draws: int
     draws: int
     draws_of_questions: int
+    selection: int
     restarts: int
     targets: int
     queries: int
@@ -71,13 +73,14 @@ BUDGETS: tuple[Budget, ...] = (
         most_draws=8,
         draws=4,
         draws_of_questions=1,
+        selection=4,
         restarts=3,
         targets=3,
         queries=500,
         directions=100,
         inner=99,
-        controls=50,
-        scoring=32,
+        controls=40,
+        scoring=24,
     ),
     Budget(
         name="standard",
@@ -86,6 +89,7 @@ BUDGETS: tuple[Budget, ...] = (
         most_draws=64,
         draws=16,
         draws_of_questions=4,
+        selection=16,
         restarts=5,
         targets=9,
         queries=5000,
@@ -101,6 +105,7 @@ BUDGETS: tuple[Budget, ...] = (
         most_draws=64,
         draws=64,
         draws_of_questions=16,
+        selection=16,
         restarts=10,
         targets=9,
         queries=20_000,

@@ -176,9 +176,10 @@ def eot(e: Evidence) -> Finding:
     if not e.doublings:
         return _not_run(name, e.why_not)
     last = e.doublings[-1]
+    beside = ", below all attacks before" if last.draws > e.draws_of_attacks else ""
     evidence = (
-        f"From {last.draws // 2} to {last.draws} draws per gradient accuracy falls by {points(last.drop)}: a further "
-        f"doubling wins at most {100 * last.upper:.1f} points (95 %); {last.drop.n} images."
+        f"From {last.draws // 2} to {last.draws} draws per gradient accuracy falls by {points(last.drop)}{beside}: a "
+        f"further doubling wins at most {100 * last.upper:.1f} points (95 %); {last.drop.n} images."
     )
     if saturated(last):
         return Finding(name, "pass", evidence)
@@ -223,9 +224,8 @@ def frozen(e: Evidence) -> Finding:
 
 def planted(e: Evidence) -> Finding:
     """The attack finds adversarials that were planted for it."""
-    if BINARIZED not in e.other:
-        return _not_run("binarization", e.why_not)
-    return binarization(e.other[BINARIZED])
+    planted = e.joined(BINARIZED)
+    return _not_run("binarization", e.why_not) if planted is None else binarization(planted)
 
 
 def enough(e: Evidence) -> Finding:

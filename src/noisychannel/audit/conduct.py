@@ -114,7 +114,9 @@ class Judged:
         return out
 
 
-def conduct(request: Request, store: Store, run: Run, *, minutes: float | None = None) -> Evidence:
+def conduct(
+    request: Request, store: Store, run: Run, *, minutes: float | None = None, workers: int = 1
+) -> Evidence:
     """Run the steps that are needed; one that would not end in time is left out, and said.
 
     Args:
@@ -122,6 +124,7 @@ def conduct(request: Request, store: Store, run: Run, *, minutes: float | None =
         store: where rows are kept: an audit that was killed goes on from them.
         run: makes a step's tasks.
         minutes: of the whole; None: as long as it takes.
+        workers: tasks that `run` makes side by side.
     """
     evidence, began = Evidence(request, store), time.monotonic()
     made: list[Task] = []
@@ -132,7 +135,7 @@ def conduct(request: Request, store: Store, run: Run, *, minutes: float | None =
             wanted = step.tasks
             if minutes is not None and not step.needed:
                 left = 60 * minutes - (time.monotonic() - began)
-                if left <= 0 or _seconds(wanted, made, store) > left:
+                if left <= 0 or _seconds(wanted, made, store, workers) > left:
                     evidence.skip(step.name)
                     continue
             run(step.name, wanted)
@@ -143,10 +146,10 @@ def conduct(request: Request, store: Store, run: Run, *, minutes: float | None =
     return evidence
 
 
-def _seconds(wanted: Sequence[Task], made: Sequence[Task], store: Store) -> float:
+def _seconds(wanted: Sequence[Task], made: Sequence[Task], store: Store, workers: int) -> float:
     """How long tasks will take, by those that were made; by a trial, which takes its time, where none are alike."""
     rates = pace(plan([*made, *wanted]), store)
-    return rates.seconds(plan(wanted).todo(store).tasks)
+    return rates.seconds(plan(wanted).todo(store).tasks, workers)
 
 
 def _rows(store: Store, task: Task) -> pa.Table:

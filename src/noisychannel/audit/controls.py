@@ -7,14 +7,14 @@ import numpy as np
 
 from noisychannel.attacks import APGD, FGSM
 from noisychannel.attacks.noise import random_directions
-from noisychannel.audit.attempts import Attempt, attempt, clean
+from noisychannel.audit.attempts import Attempt, attempt, clean, stretches
 from noisychannel.audit.evidence import Evidence
 from noisychannel.audit.request import Request
 from noisychannel.audit.side import CLEAN
 from noisychannel.audit.steps import Step, pgd
 from noisychannel.channels import Identity
 from noisychannel.defenses import Defense, fixed_draws
-from noisychannel.engine import Binarize, Measure
+from noisychannel.engine import Binarize, Craft, Measure, Task
 from noisychannel.measures import Planting
 from noisychannel.norms import Linf
 from noisychannel.threats import adaptive
@@ -65,7 +65,7 @@ def controls(e: Evidence) -> Iterator[Step]:
     if not e.differentiable:
         return
     r, b = e.request, e.request.budget
-    threat = adaptive(r.defense, draws=min(e.draws_of_attacks, b.draws))
+    threat = adaptive(r.defense, draws=e.draws_of_attacks)
 
     def made(name: str, attack: Attack, *, whole: bool) -> Attempt | None:
         # What is looked for is what the attack did not win, so only what withstood it is worth a try.
@@ -106,18 +106,22 @@ def _window(e: Evidence) -> Iterator[Step]:
     if e.foreseen:  # how far they are moved is told by attacks that were not made
         yield Step("recovery window", ())
         return
-    craft = e.mine.attempts[smallest[0]].crafts[0]
-    moved = e.mine.examples(smallest[0])["l2"].to_numpy()[: craft.data.size]
+    some: list[Craft] = []
+    for craft in e.mine.attempts[smallest[0]].crafts:  # of all examples, in their order
+        if sum(c.data.size for c in some) < len(e.pool):
+            some.append(craft)
+    places = tuple(range(sum(c.data.size for c in some)))
+    moved = e.mine.examples(smallest[0])["l2"].to_numpy()[: len(places)]
     if not (moved > 0).any():
         return
-    places = tuple(range(craft.data.size))
     found: list[Attempt] = []
     for factor in TIMES:
         length = float(f"{factor * np.median(moved[moved > 0]):.3g}")
-        asked = Measure(
-            craft.data, r.defense, craft, r.scoring(r.defense), length, r.seed, r.execution
+        asked = tuple(
+            Measure(c.data, r.defense, c, r.scoring(r.defense), length, r.seed, r.execution)
+            for c in some
         )
-        found.append(Attempt(recovery(length), "control", "control", places, (asked,)))
+        found.append(Attempt(recovery(length), "control", "control", places, asked))
     yield Step("recovery window", tuple(found))
 
 
@@ -130,13 +134,16 @@ def _frozen(e: Evidence) -> Iterator[Step]:
         known = adaptive(still)
         attacked = attempt(r, FROZEN, "control", "control", known, pgd(r), e.pool, still)
         yield Step("randomness frozen", (clean(r, CLEAN, still), attacked))
-    yield Step("planted adversarials", (), other={BINARIZED: _planted(e, still)})
+    planted: dict[str, Task] = {
+        f"{BINARIZED}, {i}": _planted(e, still, s) for i, s in enumerate(stretches(r, len(e.pool)))
+    }
+    yield Step("planted adversarials", (), other=planted)
 
 
-def _planted(e: Evidence, still: Defense) -> Binarize:
+def _planted(e: Evidence, still: Defense, some: range) -> Binarize:
     r = e.request
     return Binarize(
-        r.data.slice(0, len(e.pool)),
+        r.data.slice(some.start, some.stop),
         still,
         adaptive(still),
         pgd(r),

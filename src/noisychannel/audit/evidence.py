@@ -12,7 +12,7 @@ from noisychannel.engine import Store
 from noisychannel.report.gains import worst_case_gain
 from noisychannel.report.luck import luck
 from noisychannel.report.stats import Estimate, paired_difference, wilson
-from noisychannel.report.sufficiency import Doubling, doublings, saturated
+from noisychannel.report.sufficiency import Doubling, doubling, doublings, saturated
 
 __all__ = ["Evidence"]
 
@@ -126,18 +126,31 @@ class Evidence:
 
     @property
     def draws_of_attacks(self) -> int:
-        """Draws per gradient where the ladder ended: the most that were run, or that may be."""
+        """Draws per gradient of the attacks beside the ladder: where its first part ended, or may end."""
         if not self.request.defense.stochastic:
             return 1
-        return self.request.budget.most_draws if self.foreseen else max(self.ladder, default=1)
+        most = self.request.budget.draws
+        return most if self.foreseen else max((n for n in self.ladder if n <= most), default=1)
 
     @property
     def doublings(self) -> tuple[Doubling, ...]:
-        """What each rung won over those below; none where there are fewer than two."""
+        """What each rung won over those below; what those won that were climbed last, over all attacks before."""
         if len(self.ladder) < 2:
             return ()
         found = {n: self.mine.within(name) for n, name in self.ladder.items()}
-        return doublings(found, self.mine.rule)
+        low = self.draws_of_attacks
+        return tuple(
+            d if d.draws <= low else self._beyond(d.draws) for d in doublings(found, self.mine.rule)
+        )
+
+    def before(self, name: str) -> tuple[str, ...]:
+        """Attempts that the headline counts and that were made before this one."""
+        return self.attacked[: self.attacked.index(name)]
+
+    def _beyond(self, draws: int) -> Doubling:
+        """What a rung won beyond all attacks that were made before it."""
+        known = self.mine.tables(self.before(rung(draws)))
+        return doubling(draws, list(known.values()), self.mine.within(rung(draws)), self.mine.rule)
 
     @property
     def saturated(self) -> bool:
@@ -192,9 +205,10 @@ class Evidence:
             return f"Left out for time: {', '.join(self.skipped)}."
         return "Nothing to compare."
 
-    def joined(self, name: str) -> pa.Table:
-        """Rows of the tasks that are parts of one, in their order."""
-        return pa.concat_tables([t for n, t in self.other.items() if n.startswith(f"{name}, ")])
+    def joined(self, name: str) -> pa.Table | None:
+        """Rows of the tasks that are parts of one, in their order; None: it was not made."""
+        parts = [t for n, t in self.other.items() if n.startswith(f"{name}, ")]
+        return pa.concat_tables(parts) if parts else None
 
     def skip(self, step: str) -> None:
         """A step that would not have ended in time."""

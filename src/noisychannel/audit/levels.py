@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from torch import Tensor
 
-from noisychannel.audit.attempts import Attempt, rung
+from noisychannel.audit.attempts import Attempt, rung, stretches
 from noisychannel.audit.evidence import Evidence
 from noisychannel.audit.proof import Strongest, in_bytes, strongest
 from noisychannel.audit.side import Side
@@ -57,12 +57,12 @@ def _asked(e: Evidence, name: str, images: Tensor, places: tuple[int, ...]) -> A
     data = from_arrays(images[some], labels, name="attacked", classes=r.data.classes)
     measures = tuple(
         Measure(
-            data.slice(start, min(start + r.part, data.size)),
+            data.slice(s.start, s.stop),
             r.defense,
             draws=r.scoring(r.defense),
             seed=r.seed,
             execution=r.execution,
         )
-        for start in range(0, data.size, r.part)
+        for s in stretches(r, data.size)
     )
     return Attempt(name, "adaptive", "transfer", places, measures)

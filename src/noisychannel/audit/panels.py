@@ -150,7 +150,8 @@ def _draws(e: Evidence) -> list[Part]:
     last = drops[-1]
     words = "so the draws are enough" if e.saturated else "so more draws may win more"
     caption = (
-        f"Draws are doubled until the bound of the further drop is below 1 point. It ended at {last.draws}, where "
+        f"Draws are doubled until the bound of the further drop is below 1 point; beyond {e.draws_of_attacks} draws a "
+        f"doubling is made last and counts what it won over all attacks before it. It ended at {last.draws}, where "
         f"the bound is {100 * last.upper:.1f} points: {words}."
     )
     return [Figure("draws", "Convergence in draws per gradient", caption, panels)]

@@ -7,7 +7,7 @@ from noisychannel.admission import check_fields
 from noisychannel.audit.budget import BUDGETS, Budget
 from noisychannel.channels import Identity, Laplace
 from noisychannel.data import Dataset
-from noisychannel.defenses import Defense, Operated
+from noisychannel.defenses import Defense, FixedNetwork, Operated
 from noisychannel.engine import Execution
 from noisychannel.errors import expected
 from noisychannel.networks import Foreign
@@ -90,6 +90,12 @@ class Request:
         """What the defense is compared with: its base, or itself at strength 0; None: neither is known."""
         return self.base if self.base is not None else twin_of(self.defense)
 
+    @property
+    def opaque(self) -> bool:
+        """Whether a stranger's part is no torch module: what else it holds may not survive in another process."""
+        sides = (self.defense, self.twin)
+        return any(s is not None and _opaque(s.network) for s in sides)
+
     def scoring(self, defense: Defense) -> int:
         """Draws on which a defense is scored: at least twice a decision's, since one half chooses the attack."""
         if not defense.stochastic:
@@ -119,8 +125,18 @@ def _calm(network: Network) -> Network | None:
     return replace(network, network=inner, surgery=identity)
 
 
+def _opaque(network: Network) -> bool:
+    inner = _innermost(network)
+    return isinstance(inner, Foreign) and inner.opaque
+
+
+def _innermost(network: Network) -> Network:
+    while isinstance(network, Operated | FixedNetwork):
+        network = network.network
+    return network
+
+
 def follows(network: Network) -> bool:
     """Whether autograd finds a way from a network's logits to its input; only a stranger's may have none."""
-    while isinstance(network, Operated):
-        network = network.network
+    network = _innermost(network)
     return not isinstance(network, Foreign) or network.differentiable

@@ -28,6 +28,7 @@ from noisychannel.types import Attack
 
 __all__ = ["Step", "attacks_on", "pgd"]
 
+_ALL = ", all"
 _PAIRS = 16  # of questions in a step of SPSA, at most
 
 
@@ -82,6 +83,7 @@ def attacks_on(e: Evidence) -> Iterator[Step]:
         yield from _losses(e)
         yield from _evened(e)
         yield from _gradients(e)
+        yield from _more_draws(e)
     yield from _black_box(e)
     yield from _own(e)
     yield from _twin(e)
@@ -124,7 +126,7 @@ def _pair(r: Request) -> tuple[Attack, ...]:
 
 
 def _ladder(e: Evidence) -> Iterator[Step]:
-    """Draws per gradient 1, 2, 4 … until another doubling would surely win less than a point.
+    """Draws per gradient 1, 2, 4 … until another doubling would surely win less than a point, or as other attacks take.
 
     The first rung is tried on all examples: whether the defense's own gradient leads anywhere is to be known even
     where other attackers have won already.
@@ -132,11 +134,26 @@ def _ladder(e: Evidence) -> Iterator[Step]:
     r = e.request
     for draws in r.budget.ladder if r.defense.stochastic else (1,):
         places = e.everything if draws == 1 else e.standing(white_box=True)
-        if not places or (not e.foreseen and e.saturated):
+        if draws > r.budget.draws or not places or (not e.foreseen and e.saturated):
             return
-        threat = adaptive(r.defense, draws=draws)
-        made = attempt(r, rung(draws), "adaptive", "gradient", threat, pgd(r), places)
-        yield Step("draws per gradient", (made,), needed=draws == 1)
+        yield _climbed(r, draws, places)
+
+
+def _more_draws(e: Evidence) -> Iterator[Step]:
+    """The ladder's other rungs, on what all attacks have left: do more draws lower the headline still?"""
+    r = e.request
+    for draws in r.budget.ladder:
+        if draws > r.budget.draws and r.defense.stochastic:
+            places = e.standing(white_box=True)
+            if not places or (not e.foreseen and e.saturated):
+                return
+            yield _climbed(r, draws, places)
+
+
+def _climbed(r: Request, draws: int, places: tuple[int, ...]) -> Step:
+    threat = adaptive(r.defense, draws=draws)
+    made = attempt(r, rung(draws), "adaptive", "gradient", threat, pgd(r), places)
+    return Step("draws per gradient", (made,), needed=draws == 1)
 
 
 def _losses(e: Evidence) -> Iterator[Step]:
@@ -148,11 +165,12 @@ def _losses(e: Evidence) -> Iterator[Step]:
         f"APGD {name}": APGD(r.norm, epsilon=r.epsilon, steps=b.steps, loss=one, stop_early=early)
         for name, one in loss.items()
     }
+    yield from _each(e, "other losses", made, adaptive(r.defense, draws=draws))
     if several:
         targets = min(b.targets, r.data.classes - 1)
-        made["APGD targeted"] = TargetedAPGD(r.norm, r.epsilon, b.steps, targets, early)
-    few = min(draws, b.draws)
-    yield from _each(e, "other losses", made, adaptive(r.defense, draws=few))
+        aimed = TargetedAPGD(r.norm, r.epsilon, b.steps, targets, early)
+        half = adaptive(r.defense, draws=max(1, draws // 2))  # each target is a run of its own
+        yield from _each(e, "other losses", {"APGD targeted": aimed}, half)
     if draws > 1:
         long: dict[str, Attack] = {
             f"PGD margin, {draws} times the steps of one draw": pgd(r, b.steps * draws)
@@ -177,7 +195,7 @@ def _evened(e: Evidence) -> Iterator[Step]:
 
 def _gradients(e: Evidence) -> Iterator[Step]:
     """Other ways through the channel: past it, through it, through the user's stand-ins."""
-    r, draws = e.request, min(e.draws_of_attacks, e.request.budget.draws)
+    r, draws = e.request, e.draws_of_attacks
     ways = () if r.defense.channel == Identity() else r.defense.channel.gradients[1:]
     threats = {
         f"PGD margin, gradient {way.replace('_', ' ')}": adaptive(r.defense, draws, backward=way)
@@ -204,28 +222,32 @@ def _black_box(e: Evidence) -> Iterator[Step]:
         "SPSA": SPSA(r.norm, r.epsilon, steps=(most - 1) // (2 * pairs + 1), samples=pairs),
         "HopSkipJump": HopSkipJump(r.norm, queries=most),
     }
-    threat = adaptive(r.defense, draws=draws)
-    masked = not e.differentiable
-    for name, attack in made.items():
-        before = e.standing()
-        whole = masked or e.foreseen  # at its dearest: on some, then on the rest
-        some = before if whole else tuple(i for i in before if i in e.pool)
-        if not some:
-            continue
-        tried = attempt(r, name, "adaptive", "no gradient", threat, attack, some)
-        yield Step("without gradients", (tried,))
-        won = set(some) - set(e.standing())
-        rest = tuple(i for i in e.standing() if i not in e.pool)
+    threat, title = adaptive(r.defense, draws=draws), "without gradients"
+
+    def tried(name: str, at: tuple[int, ...]) -> Attempt:
+        whom = name.removesuffix(_ALL)
+        return attempt(r, name, "adaptive", "no gradient", threat, made[whom], at)
+
+    if not e.differentiable or e.foreseen:  # at its dearest
+        for name in made:
+            if places := e.standing():
+                yield Step(title, (tried(name, places),))
+        return
+    some = tuple(i for i in e.standing() if i in e.pool)
+    if some:  # so few that one is no reason to spare the next
+        yield Step(title, tuple(tried(name, some) for name in made))
+    for name in (n for n in made if n in e):
         # One image in fifty is more than the share by which such attacks may be the better ones.
-        if won and rest and not whole:
-            more = attempt(r, f"{name}, all", "adaptive", "no gradient", threat, attack, rest)
-            yield Step("without gradients", (more,))
+        won = set(some) - set(e.mine.standing((*e.before(name), name)))
+        rest = tuple(i for i in e.standing() if i not in e.pool)
+        if won and rest:
+            yield Step(title, (tried(f"{name}{_ALL}", rest),))
 
 
 def _own(e: Evidence) -> Iterator[Step]:
     """The user's attacks."""
     r = e.request
-    threat = adaptive(r.defense, draws=min(e.draws_of_attacks, r.budget.draws))
+    threat = adaptive(r.defense, draws=e.draws_of_attacks)
     for i, attack in enumerate(r.attacks, 1):
         name = f"yours {i}: {type(attack).__name__}"
         places = e.standing()

@@ -31,7 +31,7 @@ class Patience:
         e = judged.evidence
         self.rule, self.wanted = e.mine.rule, e.request.tries
         # A hundred fresh draws of each; an audit that was stopped short has those that scored.
-        asked = e.other.get(TRIED)
+        asked = e.joined(TRIED)
         self.draws = worst_draws(e.mine.tables(e.attacked), self.rule) if asked is None else asked
         most = max(MOST, self.wanted)
         self.single = persistence(self.draws, most)

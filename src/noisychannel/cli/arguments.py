@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from noisychannel import zoo
-from noisychannel.engine import Execution
+from noisychannel.engine import Execution, Workers, cores
 from noisychannel.errors import UserError
 from noisychannel.experiments import EXPERIMENTS, Experiment, Scale
 from noisychannel.experiments.setting import digits_network
@@ -26,18 +26,23 @@ __all__ = [
     "draw",
     "execution",
     "experiments",
+    "limit",
     "network",
     "norm",
     "number",
     "provenance",
     "scale",
+    "workers",
     "writable",
     "write",
 ]
 
 
-def execution(device: str, threads: int, micro_batch: int) -> Execution:
-    """How tasks are computed; refused before the work if the device is not there."""
+def execution(device: str, threads: int, micro_batch: int, rows: int | None = None) -> Execution:
+    """How tasks are computed; refused before the work if the device is not there.
+
+    `rows` are those of one pass on the CPU; None: as many as on a GPU.
+    """
     if device not in ("cpu", "cuda"):
         raise UserError(f"device: expected cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
@@ -47,7 +52,26 @@ def execution(device: str, threads: int, micro_batch: int) -> Execution:
     most = 4 * (os.cpu_count() or 1)
     if threads > most:
         raise UserError(f"threads: expected at most {most} on this machine, got {threads}")
-    return Execution(device, threads, micro_batch, max_rows=4 * micro_batch)
+    most = 4 * micro_batch
+    if rows is not None and device == "cpu":
+        most = min(most, rows)
+    return Execution(device, threads, micro_batch, max_rows=most)
+
+
+def workers(count: int) -> Workers:
+    """Processes that make tasks; 0: one for each core."""
+    if not 0 <= count <= (most := 4 * cores()):
+        raise UserError(
+            f"workers: expected 0 (one for each core) to {most} on this machine, got {count}"
+        )
+    return Workers(count or cores())
+
+
+def limit(minutes: float) -> float | None:
+    """Minutes of the whole; 0: as long as it takes."""
+    if minutes < 0:
+        raise UserError(f"minutes: expected a number ≥ 0 (0: no limit), got {minutes:g}")
+    return minutes or None
 
 
 def network(name: str, data: str, how: Execution) -> Network:

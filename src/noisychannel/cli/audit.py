@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from noisychannel.audit import (
+    CPU_ROWS,
     Judged,
     Request,
     as_attack,
@@ -19,6 +20,7 @@ from noisychannel.audit import (
     conducted,
     exit_code,
     foresee,
+    processes,
     render,
     save,
     target,
@@ -44,12 +46,13 @@ from noisychannel.cli.options import (
     StoreOption,
     SubsetOption,
     ThreadsOption,
+    WorkersOption,
 )
 from noisychannel.cli.progress import errors, run_with_bar
 from noisychannel.data import DataSpec
 from noisychannel.decision import parse_decision
 from noisychannel.defenses import Defense, fixed_draws
-from noisychannel.engine import Execution, Store, Task, pace, plan, trainings
+from noisychannel.engine import Execution, Store, Task, Workers, pace, plan, trainings
 from noisychannel.errors import UserError
 
 __all__ = ["audit", "compare"]
@@ -158,11 +161,13 @@ def audit(
     output: OutputOption = Path("audit"),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
-    threads: ThreadsOption = 2,
+    threads: ThreadsOption = 1,
+    workers: WorkersOption = 0,
     micro_batch: MicroOption = 128,
 ) -> None:
     """Attack a defense under every threat setting, and say what is left of it and whether that can be believed."""
-    how, limit = arguments.execution(device, threads, micro_batch), _limit(minutes)
+    how = arguments.execution(device, threads, micro_batch, CPU_ROWS)
+    limit, many = arguments.limit(minutes), arguments.workers(workers)
     words = Words(
         data, split, subset, norm, epsilon, decision, budget, base, substitute or (), attack or (),
         assumed, draws, queries, tries, network, seed,
@@ -170,10 +175,10 @@ def audit(
     (request,) = words.requests((what,), how)
     results = Store(store)
     if dry_run:
-        _foretold(request, results)
+        _foretold(request, results, many.count)
         return
     arguments.writable(output)
-    judged = _audited(request, results, limit)
+    judged = _audited(request, results, limit, many)
     arguments.draw(output, save(judged, output, _provenance(words, request, how)))
     _say((judged,), output)
     raise typer.Exit(exit_code(judged.evaluation, judged.gain))
@@ -196,13 +201,15 @@ def compare(
     output: OutputOption = Path("comparison"),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
-    threads: ThreadsOption = 2,
+    threads: ThreadsOption = 1,
+    workers: WorkersOption = 0,
     micro_batch: MicroOption = 128,
 ) -> None:
     """Audit several defenses in one setting, side by side and paired image by image."""
     if len(targets) < 2 or len(set(targets)) < len(targets):
         raise UserError(f"targets: expected two or more different ones, got {' '.join(targets)}")
-    how, limit = arguments.execution(device, threads, micro_batch), _limit(minutes)
+    how = arguments.execution(device, threads, micro_batch, CPU_ROWS)
+    limit, many = arguments.limit(minutes), arguments.workers(workers)
     words = Words(
         data, split, subset, norm, epsilon, decision, budget, base, (), (),
         assumed, "fresh", 0, 1, network, seed,
@@ -210,7 +217,7 @@ def compare(
     requests = words.requests(targets, how)
     arguments.writable(output)
     results = Store(store)
-    judged = tuple(_audited(r, results, limit) for r in requests)
+    judged = tuple(_audited(r, results, limit, many) for r in requests)
     provenance = _provenance(words, requests[0], how)
     text, shown = render(judged, provenance)
     arguments.write(output, text, shown, "report.html")
@@ -219,17 +226,13 @@ def compare(
     _say(judged, output)
 
 
-def _limit(minutes: float) -> float | None:
-    if minutes < 0:
-        raise UserError(f"minutes: expected a number ≥ 0 (0: no limit), got {minutes:g}")
-    return minutes or None
+def _audited(request: Request, results: Store, limit: float | None, many: Workers) -> Judged:
+    able = processes(request, many.count)
 
-
-def _audited(request: Request, results: Store, limit: float | None) -> Judged:
     def step(name: str, wanted: Sequence[Task]) -> None:
-        run_with_bar(wanted, results, name)
+        run_with_bar(wanted, results, able, name)
 
-    return conducted(request, results, step, limit)
+    return conducted(request, results, able, step, limit)
 
 
 def _folders(targets: Sequence[str]) -> list[str]:
@@ -260,7 +263,7 @@ def _say(judged: tuple[Judged, ...], output: Path) -> None:
     )
 
 
-def _foretold(request: Request, results: Store) -> None:
+def _foretold(request: Request, results: Store, workers: int) -> None:
     """What each step takes at most: it attacks what still stands, and ends once nothing is left to win."""
     steps = foresee(request, results)
     everything = plan(t for s in steps for t in s.tasks)
@@ -276,7 +279,7 @@ def _foretold(request: Request, results: Store) -> None:
         numbers = [
             sum(a.gradients for a in attempts) / images,
             sum(a.queries for a in attempts) / images,
-            rates.seconds(todo.tasks) / 60,
+            rates.seconds(todo.tasks, workers) / 60,
         ]
         total = [t + n for t, n in zip(total, numbers, strict=True)]
         count = str(len([a for a in attempts if a.crafts]) or "")

@@ -25,6 +25,7 @@ from noisychannel.cli.options import (
     StoreOption,
     SubsetOption,
     ThreadsOption,
+    WorkersOption,
 )
 from noisychannel.cli.progress import run_with_bar
 from noisychannel.data import DataSpec
@@ -60,7 +61,8 @@ def certify(
     output: OutputOption = Path("certificates"),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
-    threads: ThreadsOption = 2,
+    threads: ThreadsOption = 1,
+    workers: WorkersOption = 0,
     micro_batch: MicroOption = 128,
 ) -> None:
     """Certify the L2 radius within which no attack changes the answer under Gaussian noise."""
@@ -76,7 +78,7 @@ def certify(
     if not trainings(base):
         check_fit(what, base, chosen)
     results, tasks = Store(store), whole.parts()
-    run_with_bar(tasks, results)
+    run_with_bar(tasks, results, arguments.workers(workers))
     rows = pa.concat_tables([certificates(results, task) for task in tasks])
     took = [results.seconds(key_of(t)) / t.data.size for t in tasks for _ in range(t.data.size)]
     pq.write_table(rows, output / "certificates.parquet", compression="zstd")

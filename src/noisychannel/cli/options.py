@@ -24,6 +24,7 @@ __all__ = [
     "StoreOption",
     "SubsetOption",
     "ThreadsOption",
+    "WorkersOption",
 ]
 
 _NETWORK = typer.Option(
@@ -45,6 +46,14 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Root of all draws.")]
 StoreOption = Annotated[Path, _STORE]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 ThreadsOption = Annotated[int, typer.Option("--threads", help="Threads of a task; in its key.")]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        help="Processes at most that make tasks side by side, of one thread each (on the CPU, with --threads 1). "
+        "0: one for each core.",
+    ),
+]
 MicroOption = Annotated[
     int, typer.Option("--micro-batch", help="Images attacked together; in a task's key.")
 ]

@@ -17,6 +17,7 @@ from noisychannel.cli.options import (
     ScaleOption,
     StoreOption,
     ThreadsOption,
+    WorkersOption,
 )
 from noisychannel.cli.progress import run_with_bar
 from noisychannel.engine import Craft, Execution, Plan, Store, Task, key_of, pace, plan
@@ -42,7 +43,8 @@ def run_experiment(
     output: OutputOption = Path("reports"),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
-    threads: ThreadsOption = 2,
+    threads: ThreadsOption = 1,
+    workers: WorkersOption = 0,
     micro_batch: MicroOption = 128,
     dry_run: Annotated[bool, _DRY] = False,  # noqa: FBT002  # typer's way of a switch
     json_file: Annotated[Path | None, _JSON] = None,
@@ -50,13 +52,15 @@ def run_experiment(
     """Reproduce figures and tables of the paper."""
     chosen = arguments.experiments("all" if name == "claims" else name)
     execution = arguments.execution(device, threads, micro_batch)
+    executor = arguments.workers(workers)
     places = [_setting(e, scale, execution) for e in chosen]
     results = Store(store)
     if dry_run:
-        _foresee(list(zip(chosen, places, strict=True)), results)
+        _foresee(list(zip(chosen, places, strict=True)), results, executor.count)
         return
     arguments.writable(output)
-    run_with_bar([m for e, s in zip(chosen, places, strict=True) for m in _wanted(e, s)], results)
+    wanted = [m for e, s in zip(chosen, places, strict=True) for m in _wanted(e, s)]
+    run_with_bar(wanted, results, executor)
     made = [chapter(e, s, results) for e, s in zip(chosen, places, strict=True)]
     if name == "claims":
         _claims(made, [], json_file)
@@ -73,7 +77,7 @@ def report(
     output: OutputOption = Path("reports"),
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
-    threads: ThreadsOption = 2,
+    threads: ThreadsOption = 1,
     micro_batch: MicroOption = 128,
     json_file: Annotated[Path | None, _JSON] = None,
 ) -> None:
@@ -95,7 +99,7 @@ def report(
             command = f"noisychannel run {experiment.name} --scale {scale} --store {store}"
             usual = (
                 ("device", device, "cpu"),
-                ("threads", threads, 2),
+                ("threads", threads, 1),
                 ("micro-batch", micro_batch, 128),
             )
             command += "".join(f" --{name} {got}" for name, got, default in usual if got != default)
@@ -109,7 +113,7 @@ def status(
     scale: ScaleOption = "smoke",
     store: StoreOption = Path("runs"),
     device: DeviceOption = "cpu",
-    threads: ThreadsOption = 2,
+    threads: ThreadsOption = 1,
     micro_batch: MicroOption = 128,
 ) -> None:
     """Say how much of each experiment is in the store."""
@@ -228,7 +232,7 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
         ) from None
 
 
-def _foresee(chosen: list[tuple[Experiment, Setting]], store: Store) -> None:
+def _foresee(chosen: list[tuple[Experiment, Setting]], store: Store, workers: int) -> None:
     """Tasks, gradients and time, figure by figure; what figures share is counted with the first."""
     seen: set[str] = set()
     table = Table("experiment", "tasks", "in the store", "gradients at most", "time")
@@ -239,7 +243,7 @@ def _foresee(chosen: list[tuple[Experiment, Setting]], store: Store) -> None:
         fresh = Plan(tuple(t for t in whole.tasks if key_of(t) not in seen))
         seen.update(key_of(t) for t in fresh.tasks)
         left = fresh.todo(store)
-        seconds = speed.seconds(left.tasks)
+        seconds = speed.seconds(left.tasks, workers)
         total += seconds
         gradients = sum(_gradients(t) for t in left.tasks)
         found = str(len(fresh.tasks) - len(left.tasks))

@@ -15,15 +15,15 @@ from rich.progress import (
 from rich.progress import Task as Bar
 from rich.text import Text
 
-from noisychannel.engine import Plan, Store, Task, Tick, plan, run, serial
+from noisychannel.engine import Executor, Plan, Store, Task, Tick, plan, run
 
 __all__ = ["errors", "run_with_bar"]
 
 errors = Console(stderr=True)
 
 
-def run_with_bar(wanted: Sequence[Task], store: Store, step: str = "") -> None:
-    """Make what is wanted and missing, in this process; the bar of a step goes when it is done."""
+def run_with_bar(wanted: Sequence[Task], store: Store, executor: Executor, step: str = "") -> None:
+    """Make what is wanted and missing; the bar of a step goes when it is done."""
     store.check_writable()  # before the bar, or the sentence stands amid it
     if step and not plan(wanted).todo(store).tasks:
         return
@@ -37,7 +37,7 @@ def run_with_bar(wanted: Sequence[Task], store: Store, step: str = "") -> None:
             )
             return lambda amount: bar.advance(line, amount)
 
-        run(wanted, store, serial, watch)
+        run(wanted, store, executor, watch)
 
 
 class _Rate(ProgressColumn):

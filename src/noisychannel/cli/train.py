@@ -10,7 +10,7 @@ from noisychannel import zoo
 from noisychannel.cli import arguments
 from noisychannel.cli.options import DeviceOption, StoreOption, ThreadsOption
 from noisychannel.cli.progress import run_with_bar
-from noisychannel.engine import Store, key_of
+from noisychannel.engine import Store, key_of, serial
 from noisychannel.errors import expected
 
 __all__ = ["train"]
@@ -44,7 +44,7 @@ def train(
     zoo.check_place(output / chosen.name, task)
     measure = zoo.clean_measure(task, chosen)
     results = Store(store)
-    run_with_bar([measure], results)
+    run_with_bar([measure], results, serial)
     card = zoo.write_card(chosen, task, measure, results, output / chosen.name, arguments.command())
     console = Console()
     words = f"{chosen.name}: clean accuracy {card.clean.percent}, {card.clean.n} test examples"

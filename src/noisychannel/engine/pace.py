@@ -1,7 +1,7 @@
 """How fast tasks are made here, network by network: from those that were, or from a second's trial."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -47,9 +47,12 @@ class Pace(NamedTuple):
     source: str
     rates: Mapping[_Kind, float] = MappingProxyType({})
 
-    def seconds(self, tasks: Iterable[Task]) -> float:
-        """What tasks take, each at its own network's rate."""
-        return sum(t.work / self.rates.get(_kind(t), self.rate) for t in tasks)
+    def seconds(self, tasks: Sequence[Task], workers: int = 1) -> float:
+        """What tasks take, each at its own network's rate, so many side by side as do not need each other."""
+        ours = {key_of(t) for t in tasks}
+        chains = sum(not any(key_of(n) in ours for n in t.needs()) for t in tasks)
+        alone = sum(t.work / self.rates.get(_kind(t), self.rate) for t in tasks)
+        return alone / max(1, min(workers, chains))
 
 
 def pace(whole: Plan, store: Store) -> Pace:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from noisychannel.networks import Opaque
+
 __all__ = ["Bounded", "Outside"]
 
 _Answer = Callable[[np.ndarray], np.ndarray]
@@ -54,7 +56,7 @@ class Bounded(nn.Module):
         return self.model(x if self.std is None else x / self.std)
 
 
-class Outside(nn.Module):
+class Outside(Opaque):
     """A model that is asked, not copied: through autograd, or through NumPy with a gradient of its own.
 
     Args:

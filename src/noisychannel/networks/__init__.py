@@ -3,6 +3,7 @@
 from noisychannel.networks.fcn import FCN
 from noisychannel.networks.foreign import Foreign
 from noisychannel.networks.normalize import Normalize
+from noisychannel.networks.opaque import Opaque
 from noisychannel.networks.prepare import prepare
 from noisychannel.networks.resnet18 import ResNet18
 from noisychannel.networks.resnet50 import ResNet50, imagenet_resnet50
@@ -20,6 +21,7 @@ __all__ = [
     "Checkpoint",
     "Foreign",
     "Normalize",
+    "Opaque",
     "ResNet18",
     "ResNet20",
     "ResNet50",

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from noisychannel import rng
 from noisychannel.errors import UserError, reason
 from noisychannel.networks.logits import check_logits
+from noisychannel.networks.opaque import Called, Opaque
 from noisychannel.types import Sharing
 
 __all__ = ["Foreign"]
@@ -116,6 +117,11 @@ class Foreign:
         return self.module
 
     @property
+    def opaque(self) -> bool:
+        """Whether something in it is no module: a function, or a model of another program."""
+        return any(isinstance(m, Opaque) for m in self._module.modules())
+
+    @property
     def stochastic(self) -> bool:
         """Whether it answers differently when asked again with another seed."""
         return self._randomness[0]
@@ -200,17 +206,6 @@ class Foreign:
     def fingerprint(self) -> str:
         """Hash of all that decides its answers, or a nonce."""
         return self._fingerprint
-
-
-class Called(nn.Module):
-    """A function as a module without parameters."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 @contextmanager

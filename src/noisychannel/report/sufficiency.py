@@ -1,6 +1,6 @@
 """Whether there was enough of it: draws per gradient, and images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from noisychannel.report.resampling import LEVEL
 from noisychannel.report.stats import ENOUGH, RESAMPLES, Estimate, mean_gap
 from noisychannel.report.worst import arranged, badness, halves
 
-__all__ = ["Doubling", "doublings", "powered", "saturated"]
+__all__ = ["Doubling", "doubling", "doublings", "powered", "saturated"]
 
 POINT = 0.01
 
@@ -57,17 +57,44 @@ def doublings(
     rungs = sorted(ladder)
     if len(rungs) < 2 or any(b < 2 * a for a, b in pairwise(rungs)):
         raise ValueError(f"ladder: expected two or more rungs, each twice the last, got {rungs}")
-    found = list(arranged({str(n): ladder[n] for n in rungs}).values())
-    shared = any(d.shared for d in found)
-    steps = [_worst_so_far(found[: i + 1], rule) for i in range(len(found))]
-    won: list[Doubling] = []
-    for draws, (before, after) in zip(rungs[1:], pairwise(steps), strict=True):
-        drop, bound = (
-            mean_gap(before, after, seed, resamples, shared=(shared, shared), level=level)
-            for level in (LEVEL, 2 * LEVEL - 1)
+    return tuple(
+        doubling(
+            n, [ladder[m] for m in rungs[: i + 1]], ladder[n], rule, seed=seed, resamples=resamples
         )
-        won.append(Doubling(draws, drop, bound.high, float(after.mean())))
-    return tuple(won)
+        for i, n in enumerate(rungs[1:])
+    )
+
+
+def doubling(
+    draws: int,
+    known: Sequence[pa.Table],
+    last: pa.Table,
+    rule: Decision,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Doubling:
+    """What one more rung wins over what is known, image by image.
+
+    Args:
+        draws: per gradient of the rung.
+        known: draws of the defense under each attack before it; of the same examples.
+        last: under the rung.
+        rule: decides the scoring draws.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+
+    Raises:
+        ValueError: what `worst_case` refuses.
+    """
+    found = list(arranged({str(i): rows for i, rows in enumerate((*known, last))}).values())
+    shared = any(d.shared for d in found)
+    before, after = _worst_so_far(found[:-1], rule), _worst_so_far(found, rule)
+    drop, bound = (
+        mean_gap(before, after, seed, resamples, shared=(shared, shared), level=level)
+        for level in (LEVEL, 2 * LEVEL - 1)
+    )
+    return Doubling(draws, drop, bound.high, float(after.mean()))
 
 
 def saturated(last: Doubling, margin: float = POINT) -> bool:

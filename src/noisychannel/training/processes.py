@@ -4,10 +4,8 @@ import logging
 import multiprocessing
 import os
 import random
-import signal
 import socket
 import threading
-import time
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from torch import nn
 
 from noisychannel import rng
 from noisychannel.arithmetic import settled
+from noisychannel.children import deaf, end_with
 from noisychannel.errors import UserError
 from noisychannel.training.checkpoint import Epoch, Made
 from noisychannel.training.loop import Watch, train_on
@@ -84,7 +83,7 @@ def _run(job: Job, watch: Watch, line: "_Line") -> int:
     started: list[Any] = []
     try:
         # Ctrl-C is this process's to hear: it ends the others, whose own words on it nobody needs.
-        with _deaf():
+        with deaf():
             for rank in range(job.devices):
                 process = spawn.Process(target=_Process(job, watch, line, rank, port))
                 process.start()
@@ -102,16 +101,6 @@ def _run(job: Job, watch: Watch, line: "_Line") -> int:
             process.kill()
         for process in started:
             process.join()
-
-
-@contextmanager
-def _deaf() -> Generator[None]:
-    """No interrupt reaches this thread, or what is started inside; one that comes meanwhile is heard after."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _free_port() -> int:
@@ -185,7 +174,7 @@ class _Process:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin as a process does, by being unpickled: at once, before anything that takes long."""
         self.__dict__.update(state)
-        threading.Thread(target=self._end_with_parent, daemon=True).start()
+        end_with(self.parent)
 
     def __call__(self) -> None:
         try:
@@ -198,12 +187,6 @@ class _Process:
         else:
             return
         raise SystemExit(1)
-
-    def _end_with_parent(self) -> None:
-        """A parent that is killed can end nobody; whoever takes its children has another number."""
-        while os.getppid() == self.parent:
-            time.sleep(0.5)
-        os._exit(1)
 
     def _work(self) -> None:
         job, first, told = self.job, self.rank == 0, self.queue.put
