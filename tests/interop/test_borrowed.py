@@ -538,6 +538,24 @@ def test_a_task_may_hold_one(tmp_path: Path) -> None:
     assert torch.equal(made[0], made[1])
 
 
+def test_images_are_handed_over_as_strangers_view_them() -> None:
+    """Decoded PNGs are channels_last; torchattacks' FAB takes the strides of its gradients from its images."""
+
+    def views(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        model(leaf).sum().backward()
+        assert leaf.grad is not None
+        moved = leaf + 0.01 * leaf.grad.view(len(x), -1).sign().view(x.shape)
+        return moved.detach().clamp(0, 1)
+
+    threat, who = adaptive(Defense(SmallNet(channels=3))), torch.rand(3, 3, 8, 8)
+    images = who.contiguous(memory_format=torch.channels_last)
+    batch = Batch(images, torch.zeros(3, dtype=torch.long), torch.arange(3))
+    found = Borrowed(views, Linf(), 0.05)(DefenseView(threat), batch)
+    assert (found.status != int(Status.FAILED)).all()
+    assert not torch.equal(found.x, images)
+
+
 def test_gradients_have_the_strides_of_the_images_that_were_asked_about() -> None:
     """Prepared networks are channels_last; torchattacks' AutoAttack calls `.view` on what comes back."""
     images = torch.rand(3, 3, 8, 8)

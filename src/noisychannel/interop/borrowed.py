@@ -137,7 +137,9 @@ class Borrowed:
         stream = rng.Stream("attack", batch.index, part="borrowed")
         goal = {} if batch.target is None else {"targets": batch.target.clone(), "targeted": True}
         with rng.stranger_seeded(stream), torch.enable_grad():
-            said = _fresh(self.call)(shown, batch.x.clone(), batch.y.clone(), **goal)
+            # Decoded images may be channels_last, which strangers' `.view` refuses.
+            images = batch.x.clone(memory_format=torch.contiguous_format)
+            said = _fresh(self.call)(shown, images, batch.y.clone(), **goal)
         x, claimed = said if isinstance(said, tuple) and len(said) == 2 else (said, None)
         x = self._examples(x, batch)
         given = x.isfinite().flatten(1).all(dim=1)
