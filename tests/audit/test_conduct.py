@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import fakes_networks as fakes
 from auditing import audited, defense, request, runner, statuses
@@ -27,6 +27,7 @@ from noisychannel.decision import Vote
 from noisychannel.defenses import Defense, Operated, RobustNet, fixed_draws
 from noisychannel.engine import Execution, Store, Task, plan
 from noisychannel.errors import UserError
+from noisychannel.interop import Borrowed
 from noisychannel.noise import GaussLaw
 from noisychannel.norms import L2, Linf
 
@@ -244,6 +245,22 @@ def test_the_users_attacks_are_made_beside_ours_and_counted(tmp_path: Path) -> N
     assert judged.headline.value <= ours.value - 3 / 16
     (finding,) = [f for f in judged.findings if f.name == "your-attacks-win-nothing-more"]
     assert finding.status in ("warn", "fail")
+
+
+@pytest.mark.filterwarnings("ignore:attack 'theirs'")
+def test_a_users_attack_that_raises_has_shown_nothing(tmp_path: Path) -> None:
+    def theirs(_model: nn.Module, _x: Tensor, _y: Tensor) -> Tensor:
+        raise RuntimeError("out of ideas")
+
+    broken = Borrowed(theirs, Linf(), 0.02, name="theirs")
+    r = tiny(fakes.plain("adversarial"), fakes.plain(), attacks=(broken,), epsilon=0.02)
+    judged = audited(r, tmp_path)
+    found = {f.name: f for f in judged.findings}
+    yours = found["your-attacks-win-nothing-more"]
+    assert (yours.status, "ended by an error on 100.0 %" in yours.evidence) == ("not run", True)
+    assert found["answers-all"].status == "pass"  # the network is not to blame
+    assert judged.evaluation == "INCOMPLETE"
+    assert judged.gain != "REAL"
 
 
 def test_the_users_attacks_may_not_go_beyond_the_budget(tmp_path: Path) -> None:

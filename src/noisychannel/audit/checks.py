@@ -260,6 +260,9 @@ def yours(e: Evidence) -> Finding:
     own = e.mine.named("adaptive", families=("yours",))
     if not own:
         return Finding(name, "pass", "None were given, or nothing was left for them.")
+    if (raised := e.failed(own)).value > 0:
+        said = f"They ended by an error on {raised.percent} of {raised.n} images: mend them."
+        return _not_run(name, said)
     ours = [n for n in e.attacked if n not in own]
     gap = e.gain(ours, e.attacked, e.everything)
     evidence = f"Your attacks win {points(gap)} of {gap.n} images beyond ours."

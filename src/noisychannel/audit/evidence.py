@@ -184,15 +184,16 @@ class Evidence:
 
     @property
     def silent(self) -> tuple[Estimate, Estimate]:
-        """Shares of clean questions without an answer, and of attacks that the network ended by an error."""
+        """Shares of clean questions without an answer, and of our attacks that the network ended by an error."""
         said = self.mine.answers(CLEAN)["predicted"].to_numpy()
-        crafted = [n for n in self.attacked if self.mine.attempts[n].crafts]
+        ours = [n for n in self.attacked if self.mine.attempts[n].family != "yours"]
+        return wilson(float((said < 0).sum()), len(said)), self.failed(ours)
+
+    def failed(self, names: Iterable[str]) -> Estimate:
+        """Share of examples on which these attempts ended by an error."""
+        crafted = [n for n in names if self.mine.attempts[n].crafts]
         status = [s for n in crafted for s in self.mine.examples(n)["status"].to_pylist()]
-        failed = sum(s == "failed" for s in status)
-        return (
-            wilson(float((said < 0).sum()), len(said)),
-            wilson(float(failed), max(1, len(status))),
-        )
+        return wilson(float(sum(s == "failed" for s in status)), max(1, len(status)))
 
     @property
     def why_not(self) -> str:
