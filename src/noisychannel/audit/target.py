@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from noisychannel import zoo
 from noisychannel.admission import check_role
@@ -29,12 +28,12 @@ __all__ = ["as_attack", "check_fit", "target"]
 
 
 def target(text: str, data: Dataset, network: Callable[[], Network], decision: Decision) -> Defense:
-    """A defense: `gauss:0.3`, `fc:60+clip`, `zoo:NAME`, `robustbench:NAME`, or `FILE.py:make_defense`.
+    """A defense: `gauss:0.3`, `fc:60+clip`, `zoo:NAME`, `hub:OWNER/NAME`, `robustbench:NAME`, `FILE.py:make_defense`.
 
     The authors' own networks go by their names (`cifar10-resnet20-advtrain`); `off:` before any of these is the same
     at strength 0.
 
-    The named function is called without arguments, and returns an `nn.Module` from [0, 1] inputs to
+    The named function is called without arguments, and returns an `nn.Module` or a function from [0, 1] inputs to
     logits, or a `Defense`. Only this runs a user's code, and only because he names the file.
 
     Args:
@@ -54,7 +53,7 @@ def target(text: str, data: Dataset, network: Callable[[], Network], decision: D
         return left
     if text.startswith(("cifar10-", "svhn-")):
         return Defense(authors_network(text), decision=decision)
-    if text.startswith("zoo:"):
+    if text.startswith(("zoo:", "hub:")):
         return replace(zoo.defense(text.removeprefix("zoo:")), decision=decision)
     if text.startswith("robustbench:"):
         named = robustbench_network(text.removeprefix("robustbench:"), data.shape)
@@ -64,11 +63,12 @@ def target(text: str, data: Dataset, network: Callable[[], Network], decision: D
     made = _call(text)
     if isinstance(made, Defense):
         return made if decision == Single() else replace(made, decision=decision)
-    if isinstance(made, nn.Module):
-        return Defense(Foreign(made, data.shape, text.rpartition(":")[2]), decision=decision)
+    if callable(made) and not isinstance(made, type):
+        classifier: Any = made
+        return Defense(Foreign(classifier, data.shape, text.rpartition(":")[2]), decision=decision)
     raise UserError(
-        f"{text}: expected an nn.Module from [0, 1] inputs to logits, or a noisychannel Defense, "
-        f"got a {type(made).__name__}"
+        f"{text}: expected an nn.Module or a function from [0, 1] inputs to logits, or a noisychannel Defense, "
+        f"got {'the class ' + made.__name__ if isinstance(made, type) else 'a ' + type(made).__name__}"
     )
 
 

@@ -73,7 +73,7 @@ _TRIES = typer.Option(
 _DRY = typer.Option("--dry-run", help="Say what it takes at most, and run nothing.")
 _TARGET = (
     "gauss:0.3, fc:60, svd:50+clip …, zoo:NAME, "
-    "zoo:FOLDER of a trained network, robustbench:NAME, or FILE.py:FUNCTION"
+    "zoo:FOLDER of a trained network, hub:OWNER/NAME, robustbench:NAME, or FILE.py:FUNCTION"
 )
 
 
