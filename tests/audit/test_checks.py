@@ -250,6 +250,16 @@ def test_draws_that_are_doubled_last_count_what_they_win_over_all_other_attacks(
     assert s.evidence.draws_of_attacks == low
 
 
+@pytest.mark.parametrize(("lost", "status"), [(0, "pass"), (6, "warn"), (20, "fail")])
+def test_a_doubling_fails_where_it_surely_wins_more_than_a_point(
+    lost: int, status: str, folder: Path
+) -> None:
+    """Of 360 images 6 are 1.7 points, with 1 in their interval; 20 are 5.6."""
+    s = Situation(folder, random=True, n=360).given(rung(1), [1.0] * 360)
+    found = s.given(rung(2), [0.0] * lost + [1.0] * (360 - lost)).judged(checks.eot)
+    assert found.status == status
+
+
 def test_a_doubling_that_may_have_won_something_is_remarked(folder: Path) -> None:
     """60 images that nothing moves show less than 5 points, and not less than 1."""
     s = Situation(folder, random=True).given(rung(1), [0.5] * N).given(rung(2), [0.5] * N)
