@@ -129,8 +129,8 @@ def test_a_gain_at_its_bounds(interval: tuple[float, float, float], expected: Ga
 @pytest.mark.parametrize(
     ("headline", "expected"),
     [
-        ((0.12, CHANCE + 1e-9, 0.14), "REAL"),
-        ((0.12, CHANCE, 0.14), "UNDECIDED"),
+        ((0.16, CHANCE + MARGIN + 1e-9, 0.19), "REAL"),
+        ((0.16, CHANCE + MARGIN, 0.19), "UNDECIDED"),
         ((0.10, 0.07, CHANCE + MARGIN - 1e-9), "NONE"),
         ((0.10, 0.07, CHANCE + MARGIN), "UNDECIDED"),
     ],

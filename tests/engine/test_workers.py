@@ -177,7 +177,8 @@ def children(of: int | None = None) -> set[int]:
 
 
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from pathlib import Path
 import test_workers as here
 from noisychannel.engine import Workers
@@ -211,7 +212,7 @@ def test_a_run_that_is_ended_takes_its_processes_along(tmp_path: Path, ending: i
     assert waited(lambda: len(children(process.pid)) == 2)
     theirs = children(process.pid)
     process.send_signal(ending)
-    process.communicate()
+    process.communicate(timeout=30)
     assert waited(lambda: not any(alive(pid) for pid in theirs))
 
 

@@ -98,7 +98,9 @@ def attempt(
     victim = request.defense if defense is None else defense
     how = request.execution
     if threat.assumed.stochastic:
-        threat = replace(threat, selection_draws=request.budget.selection)
+        # Controls tell a broken attack from a good one, not a percentage.
+        share = 2 if setting == "control" else 1
+        threat = replace(threat, selection_draws=max(1, request.budget.selection // share))
     measures = (
         Measure(
             part,

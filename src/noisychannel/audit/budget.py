@@ -20,7 +20,8 @@ class Budget:
         draws: where its first part ends, and per gradient of the attacks beside the ladder.
         draws_of_questions: that who has no gradient averages for one answer, and who guesses the channel for a
             gradient.
-        selection: draws on which an attack on random answers compares the few candidates that it kept.
+        selection: draws on which an attack on random answers compares the few candidates that it kept; half as many in
+            controls.
         restarts: runs of the white-box attack whose loss did best.
         targets: classes aimed at by the targeted attack.
         queries: of each black-box attack.
@@ -73,7 +74,7 @@ BUDGETS: tuple[Budget, ...] = (
         most_draws=8,
         draws=4,
         draws_of_questions=1,
-        selection=4,
+        selection=8,
         restarts=3,
         targets=3,
         queries=500,

@@ -79,8 +79,8 @@ def _worth(judged: Judged) -> str:
             return f"{said}: surely less than {100 * MARGIN:.0f} points more."
         case "NONE":
             return f"{said}, but what is left is what guessing wins, {guess}."
-        case "UNDECIDED" if gap.low > 0 and judged.headline.low <= 1 / classes:
-            return f"{said}, but what is left is not surely more than guessing wins, {guess}."
+        case "UNDECIDED" if gap.low > 0 and judged.headline.low <= 1 / classes + MARGIN:
+            return f"{said}, but what is left is not surely three points more than guessing wins, {guess}."
         case "UNDECIDED" if gap.low > 0:
             return f"{said}, but where the attacks did not do their work that proves no gain."
         case "UNDECIDED":

@@ -106,7 +106,8 @@ def gain(difference: Estimate | None, headline: Estimate, classes: int) -> Gain:
     """Of robust accuracy over the base or strength-0 twin, under the same attacks; None: nothing to compare.
 
     Noise that drowns the image makes any network guess, and a guess is right once in K, whatever the attacker does:
-    what is not above 1/K is no gain, however little is left of the base.
+    what is not three points above 1/K is no gain, however little is left of the base: attacks come near a guess from
+    above, and the cheap ones stop a point or two before it.
 
     Args:
         difference: paired, of robust accuracies.
@@ -115,9 +116,10 @@ def gain(difference: Estimate | None, headline: Estimate, classes: int) -> Gain:
     """
     if difference is None or difference.n < ENOUGH:
         return "UNDECIDED"
-    if difference.low > 0 and headline.low > 1 / classes:
+    guessed = 1 / classes + MARGIN
+    if difference.low > 0 and headline.low > guessed:
         return "REAL"
-    useless = difference.high < MARGIN or headline.high < 1 / classes + MARGIN
+    useless = difference.high < MARGIN or headline.high < guessed
     return "NONE" if useless else "UNDECIDED"
 
 
