@@ -163,11 +163,12 @@ def test_errors_come_through_and_nobody_is_left(
     tmp_path: Path, task: Says, error: type[Exception], said: str
 ) -> None:
     slow = [Says(f"slow {i}", seconds=60.0) for i in range(2)]
+    others = children()  # of tests before this one in the same process
     began = time.monotonic()
     with pytest.raises(error, match=said):
         made(tmp_path, [task, *slow], Workers(3))
     assert time.monotonic() - began < 20
-    assert children() == set()
+    assert children() <= others
     assert not any(Store(tmp_path).has(key_of(t)) for t in (task, *slow))
 
 
