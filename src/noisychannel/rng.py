@@ -7,18 +7,18 @@ anybody's draws. Only this module seeds.
 """
 
 import hashlib
-import math
 import random
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from noisychannel.splitmix import GOLDEN, gauss, mix, unit
 
 __all__ = [
     "COPIES",
@@ -40,11 +40,8 @@ Role = Literal["attack", "attacked-defense", "selection", "scoring", "train", "f
 
 COPIES = 1 << 40  # sets apart rows of one example in a stranger's call; no data set is as large
 
-# Odd 64-bit constants (as signed integers): the golden ratio, SplitMix64's two multipliers, and
-# two more to spread steps and draws. Odd, so that multiplication is a bijection modulo 2^64.
-_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
-_FIRST = 0xBF58476D1CE4E5B9 - (1 << 64)
-_SECOND = 0x94D049BB133111EB - (1 << 64)
+# Odd 64-bit constants (as signed integers) that spread steps and draws, as the golden ratio does
+# examples. Odd, so that multiplication is a bijection modulo 2^64.
 _STEP = 0xD6E8FEB86659FD93 - (1 << 64)
 _DRAW = 0xA0761D6478BD642F - (1 << 64)
 
@@ -80,15 +77,15 @@ class Stream:
     def keys(self, site: int) -> Tensor:
         """One 64-bit key per row: mix(base + A·example + B·step + C·draw)."""
         base = _hash64(f"{_root.get()}|{self.role}|{self.part}|{site}")
-        rows = self.index.long() * _GOLDEN + base
+        rows = self.index.long() * GOLDEN + base
         if isinstance(self.step, Tensor):
             rows = rows + self.step * _STEP
         else:
             rows = rows + _wrap(self.step * _STEP)
         if len(self.draws) == 1:
-            return _mix(rows + _wrap(self.draws[0] * _DRAW))
+            return mix(rows + _wrap(self.draws[0] * _DRAW))
         draws = torch.tensor(list(self.draws), device=rows.device) * _DRAW
-        return _mix((draws[:, None] + rows[None]).reshape(-1))
+        return mix((draws[:, None] + rows[None]).reshape(-1))
 
 
 class _Bracket:
@@ -146,7 +143,7 @@ def normal(like: Tensor, stream: Stream | None = None) -> Tensor:
     opened = _open.get()
     if stream is None and opened is None:
         return torch.randn(like.shape, dtype=like.dtype, device=like.device)
-    return _blocks(like, _keys(stream, opened), _box_muller)
+    return _blocks(like, _keys(stream, opened), gauss)
 
 
 def shared_normal(like: Tensor) -> Tensor:
@@ -170,7 +167,7 @@ def shared_normal(like: Tensor) -> Tensor:
         )
     nobody = torch.zeros(1, dtype=torch.long, device=like.device)
     one = Stream(stream.role, nobody, stream.step, stream.draws, f"{stream.part}/shared")
-    return _blocks(like[None], one.keys(opened.next_site()), _box_muller)[0]
+    return _blocks(like[None], one.keys(opened.next_site()), gauss)[0]
 
 
 def root_name() -> str:
@@ -183,7 +180,7 @@ def uniform(like: Tensor, stream: Stream | None = None) -> Tensor:
     opened = _open.get()
     if stream is None and opened is None:
         return torch.rand(like.shape, dtype=like.dtype, device=like.device)
-    return _blocks(like, _keys(stream, opened), _unit)
+    return _blocks(like, _keys(stream, opened), unit)
 
 
 def generator(role: Role, part: str = "") -> torch.Generator:
@@ -259,42 +256,3 @@ def _hash64(text: str) -> int:
 
 def _wrap(value: int) -> int:
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)
-
-
-def _mix(z: Tensor) -> Tensor:
-    """SplitMix64's finaliser, in place; shifts are made logical by a mask."""
-    scratch = torch.empty_like(z)
-    for shift, factor in ((30, _FIRST), (27, _SECOND), (31, 1)):
-        torch.bitwise_right_shift(z, shift, out=scratch)
-        z.bitwise_xor_(scratch.bitwise_and_((1 << (64 - shift)) - 1))
-        if factor != 1:
-            z.mul_(factor)
-    return z
-
-
-@lru_cache(maxsize=64)
-def _counters(words: int, device: torch.device) -> Tensor:
-    """Mixed counters 1 … words: mixed, so that no two keys can give shifted copies of one sequence."""
-    return _mix(torch.arange(1, words + 1, device=device) * _GOLDEN)
-
-
-def _unit(keys: Tensor, elements: int) -> Tensor:
-    """(rows,) keys → (rows, 2⌈elements/2⌉) uniforms: two 23-bit fractions of each 64-bit word.
-
-    (bits + ½)·2⁻²³ is exact in float32, so never 0 nor 1 (with 24 bits the largest rounds to 1).
-    """
-    words = _mix(keys[:, None] ^ _counters((elements + 1) // 2, keys.device)[None])
-    bits = words.view(torch.int32).bitwise_right_shift_(9).bitwise_and_((1 << 23) - 1)
-    return bits.float().add_(0.5).mul_(2.0**-23)
-
-
-def _box_muller(keys: Tensor, elements: int) -> Tensor:
-    unit = _unit(keys, elements)
-    half = unit.shape[1] // 2
-    radius = unit[:, :half].log().mul_(-2).sqrt_()
-    angle = unit[:, half:].mul_(2 * math.pi)
-    noise = torch.empty_like(unit)
-    torch.cos(angle, out=noise[:, :half])
-    torch.sin(angle, out=noise[:, half:])
-    noise.view(len(keys), 2, half).mul_(radius[:, None])
-    return noise

@@ -81,7 +81,7 @@ class Situation:
         """With all controls of a good attack, except for those that are given."""
         usual: dict[str, float] = {
             UNBOUNDED: 0,
-            **dict(zip(map(swept, FACTORS), (50, 40, 30, 10, 0), strict=True)),
+            **dict(zip(map(swept, FACTORS), (40, 30, 10, 0), strict=True)),
         }
         for name, right in (usual | controls).items():
             self.given(name, right, setting="control", family="control")

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from noisychannel import rng
+from noisychannel import rng, splitmix
 from noisychannel.noise import GaussLaw, LaplaceLaw, UniformLaw
 
 INDEX = torch.tensor([3, 14, 15, 92, 65, 35])
@@ -262,8 +262,8 @@ def test_the_two_halves_of_a_word_are_independent() -> None:
 @pytest.mark.parametrize("word", [0, -1, 1, -2, 2**32, -(2**32), 2**63 - 1, -(2**63)])
 def test_extreme_words_stay_inside(word: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever 64 bits the generator gives, uniforms are in (0, 1) and all noise is finite."""
-    rng._counters.cache_clear()
-    monkeypatch.setattr(rng, "_mix", lambda z: z.fill_(word))
+    splitmix._counters.cache_clear()
+    monkeypatch.setattr(splitmix, "mix", lambda z: z.fill_(word))
     try:
         u, z = rng.uniform(empty(6), STREAM), rng.normal(empty(6), STREAM)
         with rng.bracket(STREAM):
@@ -271,10 +271,24 @@ def test_extreme_words_stay_inside(word: int, monkeypatch: pytest.MonkeyPatch) -
                 law.sample(empty(6)) for law in (LaplaceLaw(1.0), UniformLaw(1.0), GaussLaw(1.0))
             ]
     finally:
-        rng._counters.cache_clear()
+        splitmix._counters.cache_clear()
     assert ((u > 0) & (u < 1)).all()
     assert (z.abs() < 5.8).all()
     assert all(noise.isfinite().all() for noise in noises)
+
+
+def test_words_are_those_of_splitmix64() -> None:
+    """The first outputs of Vigna's reference program, seeds 0 and 1234567: mix(seed + n · golden ratio)."""
+    published = {
+        0: (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F),
+        1234567: (6457827717110365317, 3203168211198807973, 9817491932198370423),
+    }
+    for seed, words in published.items():
+        counters = seed + torch.arange(1, 4) * splitmix.GOLDEN
+        on_a_gpu = counters.clone()
+        splitmix._with_torch(on_a_gpu)
+        assert tuple(w % 2**64 for w in on_a_gpu.tolist()) == words
+        assert torch.equal(splitmix.mix(counters), on_a_gpu)
 
 
 # ---------------------------------------------------------------- brackets and the global generator

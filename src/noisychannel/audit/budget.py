@@ -77,10 +77,10 @@ BUDGETS: tuple[Budget, ...] = (
         selection=8,
         restarts=3,
         targets=3,
-        queries=500,
+        queries=400,
         directions=100,
         inner=99,
-        controls=40,
+        controls=32,
         scoring=24,
     ),
     Budget(
