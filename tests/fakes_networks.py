@@ -347,6 +347,14 @@ class Squashed(Wrapped):
         return torch.tanh(0.5 * self.inner(x))
 
 
+class SquashedNoise(Squashed):
+    """The same with noise on the logits: neither another draw nor another loss sees both classes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.inner(x)
+        return torch.tanh(0.5 * (logits + torch.randn_like(logits)))
+
+
 class _NaNBackward(torch.autograd.Function):
     @staticmethod
     def forward(_ctx: object, x: Tensor) -> Tensor:
@@ -418,6 +426,7 @@ LIARS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "random ripples": RandomRipples,
     "sawtooth": Sawtooth,
     "squashed": Squashed,
+    "squashed noise": SquashedNoise,
     "NaN gradient": NaNGradient,
     "abstaining": Abstaining,
     "remembering": Remembering,

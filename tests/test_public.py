@@ -21,7 +21,8 @@ PUBLIC = {
     ),
     "audit": (
         "Audit BUDGETS Budget CPU_ROWS Examination Facts Finding Judged Knobs Request as_attack audit budget_of"
-        " check_fit conduct conducted examine exit_code foresee processes render save target terminal_table twin_of"
+        " check_fit conduct conducted examine exit_code foresee foretold processes render save target terminal_table"
+        " twin_of"
     ),
     "batch": "Batch Goal Images Labels",
     "channels": (
@@ -71,6 +72,7 @@ PUBLIC = {
         " uniform"
     ),
     "spec": "Fingerprinted canonical describe key",
+    "splitmix": "GOLDEN gauss mix unit",
     "threats": "Averaged Bpda DefenseView Success Threat adaptive assumes log_mean_prob non_adaptive",
     "training": (
         "AUTHORS_FCN AUTHORS_RESNET18 AUTHORS_RESNET20 AUTHORS_VGG16 Adversarial Augment Epoch FAST FAST_RESNET20"

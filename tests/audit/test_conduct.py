@@ -19,8 +19,10 @@ from noisychannel.audit.attempts import rung
 from noisychannel.audit.budget import BUDGETS
 from noisychannel.audit.conduct import Judged, conduct, foresee
 from noisychannel.audit.controls import FROZEN, UNBOUNDED
+from noisychannel.audit.cost import foretold
 from noisychannel.audit.request import SHARED_DRAWS, Request, twin_of
 from noisychannel.audit.side import CLEAN
+from noisychannel.audit.steps import Step
 from noisychannel.channels import CD, FC, Gauss, Identity
 from noisychannel.data import from_arrays
 from noisychannel.decision import Vote
@@ -191,16 +193,24 @@ def test_all_steps_are_foreseen_at_their_dearest(r: Any, tmp_path: Path) -> None
     made = [
         a for s in sides for n, a in s.attempts.items() if not n.startswith("control: recovery")
     ]
-    for kind in ("gradients", "queries"):
-        at_most = sum(getattr(a, kind) for s in planned for a in s.attempts)
-        assert 0 < sum(getattr(a, kind) for a in made) <= at_most
+    took, at_most = asked_for([Step("all", tuple(made))]), asked_for(planned)
+    for spent, most in zip(took, at_most, strict=True):
+        assert 0 < spent <= most
+    again = [replace(s, name=f"{s.name}, again") for s in planned]
+    assert asked_for([*planned, *again]) == at_most
+
+
+def asked_for(steps: Sequence[Step]) -> tuple[int, int]:
+    """Gradients and other questions at most."""
+    told = list(foretold(steps))
+    return sum(t.gradients for t in told), sum(t.queries for t in told)
 
 
 def test_a_plan_counts_every_draw(tmp_path: Path) -> None:
     """The ladder 1, 2, 4 of three steps each on 16 images."""
     steps = [s for s in foresee(noisy(), Store(tmp_path)) if s.name == "draws per gradient"]
     assert [a.name for s in steps for a in s.attempts] == [rung(n) for n in (1, 2, 4)]
-    assert [a.gradients for s in steps for a in s.attempts] == [16 * 3 * n for n in (1, 2, 4)]
+    assert [asked_for([s])[0] for s in steps] == [16 * 3 * n for n in (1, 2, 4)]
 
 
 # ---------------------------------------------------------------- whom it takes

@@ -81,11 +81,19 @@ def test_honest_logits_are_left_as_they_are(honest: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "liar", ["loud", "argmax", "thermometer", "abstaining", "dropout", "decoy slope"]
+    "liar", ["loud", "argmax", "thermometer", "abstaining", "dropout", "decoy slope", "logit noise"]
 )
 def test_what_is_no_squash_is_left_as_it_is(liar: str) -> None:
     """A factor, two answers, no gradient, no number, noise: others are told of these."""
     assert evened(request(fakes.LIARS[liar](fakes.plain()))) is None
+
+
+def test_noise_is_spread_by_the_same_map_whoever_drew_before() -> None:
+    made: list[Tensor] = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        made.append(spread(fakes.SquashedNoise(fakes.plain())).get_buffer("values"))
+    assert torch.equal(*made)
 
 
 def test_only_a_strangers_logits_are_doubted() -> None:

@@ -88,6 +88,7 @@ LIES = {
     # These lie where no gradient is asked for before the attack: what gives them away is that others win more.
     "sawtooth": Expected({}),
     "squashed": Expected({}),
+    "squashed noise": Expected({}, facts={"random": True}),
     "remembering": Expected({}),
     "NaN gradient": Expected(NO_GRADIENT, ("gradient-faithful",), {"differentiable": "zero"}),
     "abstaining": Expected(NO_GRADIENT, ("gradient-faithful",), {"differentiable": "zero"}),

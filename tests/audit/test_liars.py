@@ -83,6 +83,7 @@ LIES: dict[str, Row] = {
     ),
     "sawtooth": row("white-box-beats-black-box", may=ASTRAY),
     "squashed": SEEN_THROUGH,
+    "squashed noise": SEEN_THROUGH,
     "NaN gradient": row("gradient-reaches-input", "answers-all", may=ASTRAY),
     "abstaining": row("answers-all", may=ASTRAY),
     "remembering": row("many-steps-beat-one", may=ASTRAY | {"converged-in-steps"}),

@@ -3,6 +3,7 @@
 from noisychannel.audit.api import CPU_ROWS, Audit, Knobs, audit, conducted, processes
 from noisychannel.audit.budget import BUDGETS, Budget, budget_of
 from noisychannel.audit.conduct import Judged, conduct, foresee
+from noisychannel.audit.cost import foretold
 from noisychannel.audit.examine import Examination, examine
 from noisychannel.audit.facts import Facts
 from noisychannel.audit.finding import Finding
@@ -32,6 +33,7 @@ __all__ = [
     "examine",
     "exit_code",
     "foresee",
+    "foretold",
     "processes",
     "render",
     "save",

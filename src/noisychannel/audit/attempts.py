@@ -57,16 +57,6 @@ class Attempt:
         """The attacks among its tasks; none where nothing was crafted."""
         return tuple(m.craft for m in self.measures if m.craft is not None)
 
-    @property
-    def gradients(self) -> int:
-        """Gradients at most, over all examples and draws."""
-        return sum(c.data.size * c.attack.gradients * _draws(c.threat) for c in self.crafts)
-
-    @property
-    def queries(self) -> int:
-        """Other questions at most, over all examples and draws."""
-        return sum(c.data.size * c.attack.queries * _draws(c.threat) for c in self.crafts)
-
 
 def rung(draws: int) -> str:
     """Name of the ladder's attempt with so many draws per gradient."""
@@ -147,7 +137,3 @@ def _parts(request: Request, positions: Sequence[int]) -> Iterator[Dataset]:
             yield request.data.slice(some[0], some[-1] + 1)
         else:
             yield request.data.take(some)
-
-
-def _draws(threat: Threat) -> int:
-    return threat.draws if threat.assumed.stochastic else 1

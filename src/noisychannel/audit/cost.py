@@ -1,13 +1,14 @@
-"""What an audit took."""
+"""What an audit took, and what it will take at most."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from noisychannel.audit.conduct import Judged, foresee
 from noisychannel.audit.side import Side
-from noisychannel.engine import Task, key_of
+from noisychannel.audit.steps import Step
+from noisychannel.engine import Craft, Task, key_of
 
-__all__ = ["Cost", "cost", "sides", "spent"]
+__all__ = ["Cost", "Foretold", "cost", "foretold", "sides", "spent"]
 
 
 class Cost(NamedTuple):
@@ -62,3 +63,36 @@ def _tasks(judged: Judged) -> Iterator[Task]:
             yield from attempt.crafts
     for step in foresee(e.request, e.mine.store):
         yield from (task for name, task in step.other.items() if name in e.other)
+
+
+class Foretold(NamedTuple):
+    """What the steps of one name take at most: attacks, gradients and other questions over all examples and draws."""
+
+    name: str
+    attacks: int
+    gradients: int
+    queries: int
+    tasks: tuple[Task, ...]
+
+
+def foretold(steps: Iterable[Step]) -> Iterator[Foretold]:
+    """Of each name among them, in their order; an attack that two share counts for the first."""
+    steps, told = tuple(steps), set[str]()
+    for name in dict.fromkeys(s.name for s in steps):
+        alike = [s for s in steps if s.name == name]
+        attempts = [a for s in alike for a in s.attempts]
+        crafts = {key_of(c): c for a in attempts for c in a.crafts}
+        dearest = [_dearest(c) for key, c in crafts.items() if key not in told]
+        told |= crafts.keys()
+        yield Foretold(
+            name,
+            len([a for a in attempts if a.crafts]),
+            sum(gradients for gradients, _ in dearest),
+            sum(queries for _, queries in dearest),
+            tuple(t for s in alike for t in s.tasks),
+        )
+
+
+def _dearest(craft: Craft) -> tuple[int, int]:
+    rows = craft.data.size * (craft.threat.draws if craft.threat.assumed.stochastic else 1)
+    return rows * craft.attack.gradients, rows * craft.attack.queries

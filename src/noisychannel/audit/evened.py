@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from noisychannel import rng
 from noisychannel.audit.request import Request
 from noisychannel.defenses import Defense
 from noisychannel.networks import Foreign
@@ -58,11 +59,12 @@ def evened(r: Request) -> Defense | None:
         r: the audit, whose network answers once to its first examples.
     """
     network = r.defense.network
-    if not isinstance(network, Foreign) or network.stochastic or not network.differentiable:
+    if not isinstance(network, Foreign) or not network.differentiable:
         return None
-    inner = network.build()
-    with torch.no_grad():
-        z = inner(r.data.slice(0, min(EXAMPLES, r.data.size)).load().x)
+    inner, x = network.build(), r.data.slice(0, min(EXAMPLES, r.data.size)).load().x
+    stream = rng.Stream("selection", torch.arange(len(x)), part="evened")
+    with torch.no_grad(), rng.root("audit"), rng.bracket(stream), rng.torch_seeded(stream):
+        z = inner(x)
     knots = _knots(z.float())
     if knots is None:
         return None

@@ -167,10 +167,8 @@ def _losses(e: Evidence) -> Iterator[Step]:
     }
     yield from _each(e, "other losses", made, adaptive(r.defense, draws=draws))
     if several:
-        targets = min(b.targets, r.data.classes - 1)
-        aimed = TargetedAPGD(r.norm, r.epsilon, b.steps, targets, early)
         half = adaptive(r.defense, draws=max(1, draws // 2))  # each target is a run of its own
-        yield from _each(e, "other losses", {"APGD targeted": aimed}, half)
+        yield from _each(e, "other losses", {"APGD targeted": _aimed(r)}, half)
     if draws > 1:
         long: dict[str, Attack] = {
             f"PGD margin, {draws} times the steps of one draw": pgd(r, b.steps * draws)
@@ -179,18 +177,22 @@ def _losses(e: Evidence) -> Iterator[Step]:
         yield from _each(e, "steps in place of draws", long, threat)
 
 
+def _aimed(r: Request) -> TargetedAPGD:
+    targets = min(r.budget.targets, r.data.classes - 1)
+    early = not r.defense.stochastic
+    return TargetedAPGD(r.norm, r.epsilon, r.budget.steps, targets, early)
+
+
 def _evened(e: Evidence) -> Iterator[Step]:
     """The same losses of logits that were squashed, spread out again."""
     r, spread = e.request, evened(e.request)
     if spread is None:
         return
-    made: dict[str, Attack] = {"PGD margin, logits evened": pgd(r)}
+    name, draws = "squashed logits", e.draws_of_attacks
+    yield from _each(e, name, {"PGD margin, logits evened": pgd(r)}, adaptive(spread, draws))
     if r.data.classes > 3:
-        targets = min(r.budget.targets, r.data.classes - 1)
-        made["APGD targeted, logits evened"] = TargetedAPGD(
-            r.norm, r.epsilon, r.budget.steps, targets, stop_early=True
-        )
-    yield from _each(e, "squashed logits", made, adaptive(spread))
+        aimed: dict[str, Attack] = {"APGD targeted, logits evened": _aimed(r)}
+        yield from _each(e, name, aimed, adaptive(spread, max(1, draws // 2)))
 
 
 def _gradients(e: Evidence) -> Iterator[Step]:

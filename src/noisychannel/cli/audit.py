@@ -20,6 +20,7 @@ from noisychannel.audit import (
     conducted,
     exit_code,
     foresee,
+    foretold,
     processes,
     render,
     save,
@@ -272,19 +273,12 @@ def _foretold(request: Request, results: Store, workers: int) -> None:
     for column in ("step", "attacks", "gradients an image", "questions an image", "minutes"):
         shown.add_column(column, justify="left" if column == "step" else "right")
     total = [0.0, 0.0, 0.0]
-    for name in dict.fromkeys(s.name for s in steps):
-        alike = [s for s in steps if s.name == name]
-        attempts = [a for s in alike for a in s.attempts]
-        todo = plan(t for s in alike for t in s.tasks).todo(results)
-        numbers = [
-            sum(a.gradients for a in attempts) / images,
-            sum(a.queries for a in attempts) / images,
-            rates.seconds(todo.tasks, workers) / 60,
-        ]
+    for step in foretold(steps):
+        minutes = rates.seconds(plan(step.tasks).todo(results).tasks, workers) / 60
+        numbers = [step.gradients / images, step.queries / images, minutes]
         total = [t + n for t, n in zip(total, numbers, strict=True)]
-        count = str(len([a for a in attempts if a.crafts]) or "")
         words = (f"{numbers[0]:,.0f}", f"{numbers[1]:,.0f}", f"{numbers[2]:.1f}")
-        shown.add_row(name, count, *words)
+        shown.add_row(step.name, str(step.attacks or ""), *words)
     shown.add_section()
     shown.add_row("all", "", f"{total[0]:,.0f}", f"{total[1]:,.0f}", f"{total[2]:.1f}")
     console = Console()
