@@ -390,6 +390,14 @@ def test_a_normalisation_that_is_missing_is_named(
     assert scale in found.evidence
 
 
+def test_noise_that_is_large_beside_pixels_is_no_mistake_of_scale() -> None:
+    """At 255 times the pixels any noise is small; a network that reads most digits as they are was meant for them."""
+    noisy = Changed(lambda x: x + 0.4 * torch.randn_like(x))
+    assert statuses(examine(noisy, DATA)) == {"input-scaling": "warn"}
+    bytes_too = Changed(lambda x: _from_bytes(x + 20 * torch.randn_like(x)), fakes.plain("pool"))
+    assert statuses(examine(bytes_too, DATA))["input-scaling"] == "fail"
+
+
 def test_a_network_that_guards_its_range_is_not_blamed() -> None:
     def guarded(x: Tensor) -> Tensor:
         if x.min() < 0 or x.max() > 1:

@@ -142,6 +142,10 @@ def scaling(f: Facts) -> Finding:
             "Take pixels in [0, 1] and make the scale that it was trained on the network's first layer, such as "
             "nn.Sequential(Normalize(mean, std), network)."
         )
+        if f.random and 2 * f.right > n:
+            # Noise of its own is smaller beside larger pixels: that is no mistake of scale.
+            mend = f"If its noise is meant for pixels in [0, 1], leave it. Else: {mend[0].lower()}{mend[1:]}"
+            return Finding(name, "warn", evidence, mend)
         return Finding(name, "fail", evidence, mend)
     evidence = f"{f.right} of {n} examples are right as given" + (
         f"; at best {best.right} in another scale." if best is not None else "."

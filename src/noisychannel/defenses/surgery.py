@@ -7,6 +7,7 @@ compute: a replaced layer that its parent never calls would silently be no defen
 import copy
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -227,7 +228,7 @@ def _replace(module: nn.Module, site: Site, effect: Effect) -> None:
     new.effect = effect
     # torch asks whether any layer has hooks before it takes a fused path (nn.TransformerEncoderLayer
     # in eval mode without gradients), which reads the weights and calls no layer.
-    vars(new)["_forward_pre_hooks"][_NAME] = _keeps_off_fused_paths
+    vars(new)["_forward_pre_hooks"][_NAME] = _KeepsOffFusedPaths()
     if (scale := effect.scale(site)) is not None:
         like = next(old.parameters())
         new.register_parameter(scale[0], nn.Parameter(scale[1].to(like.device, like.dtype)))
@@ -245,8 +246,12 @@ def _replace(module: nn.Module, site: Site, effect: Effect) -> None:
     old.register_forward_pre_hook(partial(_bypassed, site.name))
 
 
-def _keeps_off_fused_paths(_layer: nn.Module, _given: object) -> None:
-    """Hook of an altered layer: that it has one is all."""
+@dataclass(frozen=True)
+class _KeepsOffFusedPaths:
+    """Hook of an altered layer: that it has one is all. No function, which a fingerprint may be unable to read."""
+
+    def __call__(self, layer: nn.Module, given: object) -> None:
+        """Nothing."""
 
 
 def _bypassed(name: str, _layer: nn.Module, _given: object) -> None:

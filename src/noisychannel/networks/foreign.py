@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any, ClassVar
@@ -238,8 +238,9 @@ def _describe(module: nn.Module, unread: list[str]) -> Iterator[bytes]:
         for key, value in sorted({**attributes, **own}.items()):
             full = f"{name}.{key}".lstrip(".")
             yield f"{full}=".encode() + _value(value, full, files, unread)
-        if vars(part)["_forward_hooks"] or vars(part)["_forward_pre_hooks"]:
-            unread.append(f"the hooks of {name or 'the network'}")
+        for hooks in ("_forward_hooks", "_forward_pre_hooks"):
+            for hook in vars(part)[hooks].values():
+                yield _value(hook, f"the hooks of {name or 'the network'}", files, unread)
     for file in sorted(files):
         yield hashlib.sha256(Path(file).read_bytes()).digest()
 
@@ -269,8 +270,19 @@ def _value(value: object, name: str, files: set[str], unread: list[str]) -> byte
         return f"{value.__module__}.{value.__qualname__}{value.__code__.co_code.hex()}".encode()
     if inspect.isbuiltin(value) or isinstance(value, nn.Module):
         return f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}".encode()
+    if isinstance(value, partial):
+        return _value([value.func, value.args, value.keywords], name, files, unread)
+    if _is_record(value):
+        _add_file(type(value), files, unread)
+        return type(value).__qualname__.encode() + _value(vars(value), name, files, unread)
     unread.append(f"{name} ({type(value).__name__})")
     return b"?"
+
+
+def _is_record(value: object) -> bool:
+    """Whether it is a frozen dataclass, which is what its fields are (and holds not itself)."""
+    parameters = getattr(type(value), "__dataclass_params__", None)
+    return parameters is not None and parameters.frozen and hasattr(value, "__dict__")
 
 
 def _add_file(what: Any, files: set[str], unread: list[str]) -> None:
