@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import FunctionType
 from typing import Any, ClassVar
@@ -238,9 +238,10 @@ def _describe(module: nn.Module, unread: list[str]) -> Iterator[bytes]:
         for key, value in sorted({**attributes, **own}.items()):
             full = f"{name}.{key}".lstrip(".")
             yield f"{full}=".encode() + _value(value, full, files, unread)
-        for hooks in ("_forward_hooks", "_forward_pre_hooks"):
-            for hook in vars(part)[hooks].values():
-                yield _value(hook, f"the hooks of {name or 'the network'}", files, unread)
+        hooks = (*vars(part)["_forward_hooks"].values(), *vars(part)["_forward_pre_hooks"].values())
+        if not all(map(_is_record, hooks)):
+            unread.append(f"the hooks of {name or 'the network'}")
+        yield _value([h for h in hooks if _is_record(h)], f"{name}.hooks", files, unread)
     for file in sorted(files):
         yield hashlib.sha256(Path(file).read_bytes()).digest()
 
@@ -270,8 +271,6 @@ def _value(value: object, name: str, files: set[str], unread: list[str]) -> byte
         return f"{value.__module__}.{value.__qualname__}{value.__code__.co_code.hex()}".encode()
     if inspect.isbuiltin(value) or isinstance(value, nn.Module):
         return f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}".encode()
-    if isinstance(value, partial):
-        return _value([value.func, value.args, value.keywords], name, files, unread)
     if _is_record(value):
         _add_file(type(value), files, unread)
         return type(value).__qualname__.encode() + _value(vars(value), name, files, unread)
