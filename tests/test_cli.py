@@ -76,6 +76,26 @@ def raises():
     raise RuntimeError("the weights are at home")
 
 
+def leaves():
+    raise SystemExit(0)
+
+
+class _Leaving(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.calls = _net(), 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 1:
+            raise SystemExit(0)
+        return self.inner(x)
+
+
+def leaves_later():
+    return _Leaving().eval()
+
+
 def missing():
     return SmallNet(checkpoint=Checkpoint("missing.safetensors")).build()
 
@@ -243,6 +263,14 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "draws": ("audit gauss:0.1 --draws two", ("draws: expected fresh or fixed", "got 'two'")),
     "tries": ("audit gauss:0.1 --tries 0", ("tries: expected a whole number ≥ 1", "got 0")),
     "queries": ("audit gauss:0.1 --queries -1", ("queries: expected a whole number", "got -1")),
+    "workers": (
+        "audit gauss:0.1 --workers -3",
+        ("workers: expected 0 .one for each core", "got -3"),
+    ),
+    "leaves": ("audit user.py:leaves", ("got sys.exit.0.", "remove the call")),
+    "leaves later": ("audit user.py:leaves_later", ("got sys.exit.0.", "remove the call")),
+    "compare leaves": ("compare user.py:good user.py:leaves", ("got sys.exit.0.",)),
+    "certify leaves": ("certify user.py:leaves --sigma 0.1", ("got sys.exit.0.",)),
     "minutes": ("audit gauss:0.1 --minutes -1", ("minutes: expected a number ≥ 0", "got -1")),
     "substitute": (
         "audit gauss:0.1 --substitute magic",

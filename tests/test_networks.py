@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from noisychannel import rng
+from noisychannel.attacks import PGD
 from noisychannel.channels import Gauss
 from noisychannel.defenses import (
     PNI,
@@ -20,6 +22,7 @@ from noisychannel.defenses import (
     HalfPrecision,
     Operated,
     ParamNet,
+    RobustNet,
     answers,
 )
 from noisychannel.errors import CheckpointError, UserError
@@ -36,6 +39,7 @@ from noisychannel.networks import (
     prepare,
 )
 from noisychannel.networks.spec import rename
+from noisychannel.noise import GaussLaw
 from noisychannel.objectives import CrossEntropy
 from noisychannel.spec import canonical, key
 from noisychannel.threats import DefenseView, adaptive
@@ -406,6 +410,16 @@ class Answering(Stranger):
         return self.answer(super().forward(x))
 
 
+@dataclass(frozen=True)
+class Casts:
+    """To another dtype."""
+
+    dtype: torch.dtype
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return z.to(self.dtype)
+
+
 SHAPE = (3, 2, 2)
 
 
@@ -490,6 +504,60 @@ def test_fingerprint_is_stable_and_sees_every_change() -> None:
     twin = Foreign(Stranger(), SHAPE)
     assert key(pickle.loads(pickle.dumps(twin))) == key(twin)
     assert key(Foreign(Stranger(), SHAPE, "other name")) != key(twin)
+
+
+def test_fingerprint_reads_what_our_own_surgery_did() -> None:
+    def made(sigma: float) -> str:
+        torch.manual_seed(0)
+        plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(16, 5)).eval()
+        altered = RobustNet(GaussLaw(sigma), GaussLaw(sigma))(plain, SHAPE).eval()
+        return Foreign(altered, SHAPE).fingerprint()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert made(0.1) == made(0.1) != made(0.2)
+
+
+@dataclass(frozen=True)
+class Adds:
+    """A hook of either kind that adds to what it is shown last."""
+
+    amount: float
+
+    def __call__(self, _layer: nn.Module, *given: object) -> object:
+        last = given[-1]
+        return (last[0] + self.amount,) if isinstance(last, tuple) else last + self.amount  # type: ignore[operator]
+
+
+def test_fingerprint_reads_hooks_that_are_what_their_fields_are() -> None:
+    def made(amount: float, *, before: bool = False) -> str:
+        module = Stranger()
+        hang = module.register_forward_pre_hook if before else module.register_forward_hook
+        hang(Adds(amount))
+        return Foreign(module, SHAPE).fingerprint()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert made(0.0) == made(0.0)
+        # Nothing is added, so that no logit tells them apart.
+        assert (
+            len({made(0.0), made(0.0, before=True), Foreign(Stranger(), SHAPE).fingerprint()}) == 3
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_logits_of_any_precision_are_attacked_in_single(dtype: torch.dtype) -> None:
+    network = Foreign(Answering(answer=Casts(dtype)), SHAPE)
+    batch = Batch(torch.rand(4, *SHAPE), torch.zeros(4, dtype=torch.long), torch.arange(4))
+    found = PGD(epsilon=0.5, steps=3)(DefenseView(adaptive(Defense(network))), batch)
+    assert network.build()(batch.x).dtype == torch.float32
+    assert found.x.dtype == torch.float32
+    assert not torch.equal(found.x, batch.x)
+
+
+def test_whole_numbers_are_no_logits() -> None:
+    with pytest.raises(UserError, match=r"expected logits of a floating dtype, got torch[.]int64"):
+        Foreign(Answering(answer=Casts(torch.int64)), SHAPE)
 
 
 def test_fingerprint_does_not_depend_on_threads() -> None:

@@ -42,7 +42,7 @@ PUBLIC = {
         " adversarials answer base_of binarization_rows certificates cores history key_of pace plan ready run serial"
         " table trainings"
     ),
-    "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected reason",
+    "errors": "CheckpointError CorruptArtifact DataError MissingArtifact StoreError UserError expected no_exit reason",
     "experiments": "Cell Claim EXPERIMENTS Experiment Result Scale Setting read setting",
     "interop": (
         "Borrowed art_attack as_callable autoattack foolbox_attack from_art from_foolbox robustbench_network"

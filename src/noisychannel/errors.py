@@ -8,6 +8,9 @@ UserError               the user can mend it: printed as one sentence, exit code
     └── CorruptArtifact     its bytes are not those that were written
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 __all__ = [
     "CheckpointError",
     "CorruptArtifact",
@@ -16,6 +19,7 @@ __all__ = [
     "StoreError",
     "UserError",
     "expected",
+    "no_exit",
     "reason",
 ]
 
@@ -52,3 +56,18 @@ def expected(name: str, wanted: str, got: object) -> UserError:
 def reason(error: Exception) -> str:
     """What a stranger's code raised, on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+@contextmanager
+def no_exit() -> Generator[None]:
+    """Where a user's code runs: were it to end the program, the exit code would be its word, not our verdict.
+
+    Raises:
+        UserError: it called sys.exit.
+    """
+    try:
+        yield
+    except SystemExit as left:
+        raise UserError(
+            f"your code: expected to return or to raise, got sys.exit({left.code!r}); remove the call"
+        ) from left

@@ -101,7 +101,7 @@ class Says:
 
     def run(self, store: Store, tick: Tick) -> Files:
         if self.error:
-            kinds = {"sentence": UserError, "bug": ZeroDivisionError}
+            kinds = {"sentence": UserError, "bug": ZeroDivisionError, "exit": SystemExit}
             raise kinds[self.error](f"{self.name}: no")
         for task in self.after:
             store.read(key_of(task), "who")
@@ -155,9 +155,10 @@ def test_what_cannot_be_made_side_by_side_is_made_here(
             RuntimeError,
             "in another process:\n(.*\n)*.*bad: no",
         ),
+        (Says("bad", error="exit"), UserError, "got sys.exit.'bad: no'."),
         (Says("dies"), UserError, "ended from outside .exit code -9.*smaller --workers"),
     ],
-    ids=["a sentence", "a failure", "a kill"],
+    ids=["a sentence", "a failure", "an exit", "a kill"],
 )
 def test_errors_come_through_and_nobody_is_left(
     tmp_path: Path, task: Says, error: type[Exception], said: str

@@ -20,6 +20,7 @@ from noisychannel.audit.levels import rounded
 from noisychannel.audit.request import FEWEST, Request, follows
 from noisychannel.audit.side import CLEAN
 from noisychannel.channels import Identity
+from noisychannel.defenses import Defense
 from noisychannel.engine import Task
 from noisychannel.norms import Linf
 from noisychannel.objectives import DLR, CrossEntropy, Loss, Margin
@@ -158,41 +159,38 @@ def _climbed(r: Request, draws: int, places: tuple[int, ...]) -> Step:
 
 def _losses(e: Evidence) -> Iterator[Step]:
     """Other losses, aimed and not, and another rule for the step size; then the ladder's gradients spent on steps."""
+    yield from _through(e, e.request.defense, "")
+
+
+def _evened(e: Evidence) -> Iterator[Step]:
+    """The ladder's attack and the same losses, of logits that were squashed, spread out again."""
+    spread, said = evened(e.request), ", logits evened"
+    if spread is None:
+        return
+    first: dict[str, Attack] = {f"PGD margin{said}": pgd(e.request)}
+    yield from _each(e, "squashed logits", first, adaptive(spread, e.draws_of_attacks))
+    yield from _through(e, spread, said)
+
+
+def _through(e: Evidence, assumed: Defense, said: str) -> Iterator[Step]:
     r, b, draws = e.request, e.request.budget, e.draws_of_attacks
     early, several = not r.defense.stochastic, r.data.classes > 3
     loss: dict[str, Loss] = {"cross-entropy": CrossEntropy(), **({"DLR": DLR()} if several else {})}
     made: dict[str, Attack] = {
-        f"APGD {name}": APGD(r.norm, epsilon=r.epsilon, steps=b.steps, loss=one, stop_early=early)
+        f"APGD {name}{said}": APGD(r.norm, r.epsilon, b.steps, loss=one, stop_early=early)
         for name, one in loss.items()
     }
-    yield from _each(e, "other losses", made, adaptive(r.defense, draws=draws))
+    yield from _each(e, "other losses", made, adaptive(assumed, draws))
     if several:
-        half = adaptive(r.defense, draws=max(1, draws // 2))  # each target is a run of its own
-        yield from _each(e, "other losses", {"APGD targeted": _aimed(r)}, half)
+        targets = min(b.targets, r.data.classes - 1)
+        aimed = TargetedAPGD(r.norm, r.epsilon, b.steps, targets, early)
+        half = adaptive(assumed, max(1, draws // 2))  # each target is a run of its own
+        yield from _each(e, "other losses", {f"APGD targeted{said}": aimed}, half)
     if draws > 1:
         long: dict[str, Attack] = {
-            f"PGD margin, {draws} times the steps of one draw": pgd(r, b.steps * draws)
+            f"PGD margin, {draws} times the steps of one draw{said}": pgd(r, b.steps * draws)
         }
-        threat = adaptive(r.defense, draws=1)
-        yield from _each(e, "steps in place of draws", long, threat)
-
-
-def _aimed(r: Request) -> TargetedAPGD:
-    targets = min(r.budget.targets, r.data.classes - 1)
-    early = not r.defense.stochastic
-    return TargetedAPGD(r.norm, r.epsilon, r.budget.steps, targets, early)
-
-
-def _evened(e: Evidence) -> Iterator[Step]:
-    """The same losses of logits that were squashed, spread out again."""
-    r, spread = e.request, evened(e.request)
-    if spread is None:
-        return
-    name, draws = "squashed logits", e.draws_of_attacks
-    yield from _each(e, name, {"PGD margin, logits evened": pgd(r)}, adaptive(spread, draws))
-    if r.data.classes > 3:
-        aimed: dict[str, Attack] = {"APGD targeted, logits evened": _aimed(r)}
-        yield from _each(e, name, aimed, adaptive(spread, max(1, draws // 2)))
+        yield from _each(e, "steps in place of draws", long, adaptive(assumed, draws=1))
 
 
 def _gradients(e: Evidence) -> Iterator[Step]:

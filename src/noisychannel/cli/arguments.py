@@ -60,7 +60,8 @@ def execution(device: str, threads: int, micro_batch: int, rows: int | None = No
 
 def workers(count: int) -> Workers:
     """Processes that make tasks; 0: one for each core."""
-    if not 0 <= count <= (most := 4 * cores()):
+    most = 4 * cores()
+    if not 0 <= count <= most:
         raise UserError(
             f"workers: expected 0 (one for each core) to {most} on this machine, got {count}"
         )

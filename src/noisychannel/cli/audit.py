@@ -54,7 +54,7 @@ from noisychannel.data import DataSpec
 from noisychannel.decision import parse_decision
 from noisychannel.defenses import Defense, fixed_draws
 from noisychannel.engine import Execution, Store, Task, Workers, pace, plan, trainings
-from noisychannel.errors import UserError
+from noisychannel.errors import UserError, no_exit
 
 __all__ = ["audit", "compare"]
 
@@ -103,6 +103,7 @@ class Words:
         if self.draws not in ("fresh", "fixed"):
             raise UserError(f"draws: expected fresh or fixed, got {self.draws!r}")
 
+    @no_exit()
     def requests(self, texts: Sequence[str], how: Execution) -> tuple[Request, ...]:
         """One per target, all alike in everything else."""
         chosen = DataSpec(self.data, self.split, self.subset)
@@ -227,6 +228,7 @@ def compare(
     _say(judged, output)
 
 
+@no_exit()
 def _audited(request: Request, results: Store, limit: float | None, many: Workers) -> Judged:
     able = processes(request, many.count)
 
@@ -264,6 +266,7 @@ def _say(judged: tuple[Judged, ...], output: Path) -> None:
     )
 
 
+@no_exit()
 def _foretold(request: Request, results: Store, workers: int) -> None:
     """What each step takes at most: it attacks what still stands, and ends once nothing is left to win."""
     steps = foresee(request, results)

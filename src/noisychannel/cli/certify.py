@@ -31,6 +31,7 @@ from noisychannel.cli.progress import run_with_bar
 from noisychannel.data import DataSpec
 from noisychannel.decision import Single
 from noisychannel.engine import Certify, Store, base_of, certificates, key_of, trainings
+from noisychannel.errors import no_exit
 from noisychannel.report import certified
 
 __all__ = ["certify"]
@@ -47,6 +48,7 @@ _N0 = typer.Option("--n0", help="Noisy draws that choose the class.")
 _ALPHA = typer.Option(help="Chance that one certificate is wrong.")
 
 
+@no_exit()
 def certify(
     what: Annotated[str, _TARGET],
     sigma: Annotated[str, _SIGMA] = "",

@@ -21,7 +21,7 @@ from noisychannel.engine.run import Plan, execute
 from noisychannel.engine.serial import serial
 from noisychannel.engine.store import Store
 from noisychannel.engine.task import Tick, key_of
-from noisychannel.errors import UserError
+from noisychannel.errors import UserError, no_exit
 
 __all__ = ["Workers", "cores"]
 
@@ -171,7 +171,8 @@ def _work(line: Connection, todo: Plan, store: Store, parent: int) -> None:
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     for place in _told(line):
         try:
-            execute(todo.tasks[place], store, lambda amount: line.send(float(amount)))
+            with no_exit():
+                execute(todo.tasks[place], store, lambda amount: line.send(float(amount)))
         except UserError as error:
             line.send(_Failed(pickle.dumps(error)))
         except Exception:  # noqa: BLE001  # whatever it is, the parent says it

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from noisychannel import rng
 from noisychannel.errors import UserError, reason
-from noisychannel.networks.logits import check_logits
+from noisychannel.networks.logits import SinglePrecision, check_logits
 from noisychannel.networks.opaque import Called, Opaque
 from noisychannel.types import Sharing
 
@@ -75,28 +75,25 @@ class Foreign:
                 f"network {self.name!r}: expected a module that copy.deepcopy can copy, got: {error}"
             ) from error
         object.__setattr__(self, "module", own)
-        try:
-            logits = self._ask(0, 0)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"network {self.name!r}: expected to take examples of shape {self.shape}, got: {reason(error)}; "
-                "choose data of its shape, or wrap it"
-            ) from error
+        mend = "choose data of its shape, or wrap it"
+        logits = self._first(_PROBES, f"examples of shape {self.shape}", mend)
         check_logits(self.name, logits, _PROBES)
+        if logits.dtype != torch.float32:
+            object.__setattr__(self, "module", SinglePrecision(own).eval())
         self._check_batch_mates()
 
-    def _check_batch_mates(self) -> None:
+    def _first(self, rows: int, what: str, mend: str) -> Any:
         try:
-            alone = self._ask(0, 0, rows=1)
+            return self._ask(0, 0, rows=rows)
         except UserError:
             raise
         except Exception as error:
             raise UserError(
-                f"network {self.name!r}: expected to take one example alone, got: {reason(error)}; do not take "
-                "statistics over the batch"
+                f"network {self.name!r}: expected to take {what}, got: {reason(error)}; {mend}"
             ) from error
+
+    def _check_batch_mates(self) -> None:
+        alone = self._first(1, "one example alone", "do not take statistics over the batch")
         if self.stochastic:
             return
         together = self._logits(0)[:1]
@@ -238,10 +235,12 @@ def _describe(module: nn.Module, unread: list[str]) -> Iterator[bytes]:
         for key, value in sorted({**attributes, **own}.items()):
             full = f"{name}.{key}".lstrip(".")
             yield f"{full}=".encode() + _value(value, full, files, unread)
-        hooks = (*vars(part)["_forward_hooks"].values(), *vars(part)["_forward_pre_hooks"].values())
-        if not all(map(_is_record, hooks)):
-            unread.append(f"the hooks of {name or 'the network'}")
-        yield _value([h for h in hooks if _is_record(h)], f"{name}.hooks", files, unread)
+        for kind in ("_forward_hooks", "_forward_pre_hooks"):
+            hooks = [*vars(part)[kind].values()]
+            if not all(map(_is_record, hooks)):
+                unread.append(f"the hooks of {name or 'the network'}")
+            elif hooks:
+                yield f"{name}.{kind}=".encode() + _value(hooks, name, files, unread)
     for file in sorted(files):
         yield hashlib.sha256(Path(file).read_bytes()).digest()
 

@@ -3,11 +3,11 @@
 import warnings
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisychannel.errors import UserError
 
-__all__ = ["are_probabilities", "check_logits"]
+__all__ = ["SinglePrecision", "are_probabilities", "check_logits"]
 
 
 def are_probabilities(logits: Tensor) -> bool:
@@ -31,6 +31,11 @@ def check_logits(name: str, logits: object, examples: int) -> None:
         raise UserError(
             f"network {name!r}: expected logits ({examples}, k) for {examples} examples, got {shape}"
         )
+    if not logits.is_floating_point():
+        raise UserError(
+            f"network {name!r}: expected logits of a floating dtype, got {logits.dtype}; hand out what its classes "
+            "are chosen from"
+        )
     if not logits.isfinite().all():
         raise UserError(
             f"network {name!r}: expected finite logits, got NaN or infinity on inputs in [0, 1]; "
@@ -43,3 +48,16 @@ def check_logits(name: str, logits: object, examples: int) -> None:
             UserWarning,
             stacklevel=4,
         )
+
+
+class SinglePrecision(nn.Module):
+    """A network whose logits are handed out in single precision, in which everything else reckons."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, k)."""
+        logits: Tensor = self.inner(x)
+        return logits.float()
