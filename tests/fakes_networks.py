@@ -352,7 +352,7 @@ class SquashedNoise(Squashed):
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.inner(x)
-        return torch.tanh(0.5 * (logits + torch.randn_like(logits)))
+        return torch.tanh(0.5 * (logits + 0.3 * torch.randn_like(logits)))
 
 
 class _NaNBackward(torch.autograd.Function):

@@ -555,9 +555,10 @@ def test_logits_of_any_precision_are_attacked_in_single(dtype: torch.dtype) -> N
     assert not torch.equal(found.x, batch.x)
 
 
-def test_whole_numbers_are_no_logits() -> None:
-    with pytest.raises(UserError, match=r"expected logits of a floating dtype, got torch[.]int64"):
-        Foreign(Answering(answer=Casts(torch.int64)), SHAPE)
+def test_classes_handed_out_as_whole_numbers_are_logits_without_a_slope() -> None:
+    network = Foreign(Answering(answer=Casts(torch.int64)), SHAPE)
+    assert network.build()(torch.rand(4, *SHAPE)).dtype == torch.float32
+    assert not network.differentiable
 
 
 def test_fingerprint_does_not_depend_on_threads() -> None:

@@ -83,7 +83,11 @@ LIES: dict[str, Row] = {
     ),
     "sawtooth": row("white-box-beats-black-box", may=ASTRAY),
     "squashed": SEEN_THROUGH,
-    "squashed noise": SEEN_THROUGH,
+    # Frozen it is attacked as it is, random as it is spread out: the first may well win less.
+    "squashed noise": row(
+        may=frozenset({"frozen-is-no-harder", "eot-saturated"}),
+        evaluations=frozenset({"VALID", "RANDOMNESS-INFLATED"}),
+    ),
     "NaN gradient": row("gradient-reaches-input", "answers-all", may=ASTRAY),
     "abstaining": row("answers-all", may=ASTRAY),
     "remembering": row("many-steps-beat-one", may=ASTRAY | {"converged-in-steps"}),

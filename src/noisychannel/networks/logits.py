@@ -31,11 +31,6 @@ def check_logits(name: str, logits: object, examples: int) -> None:
         raise UserError(
             f"network {name!r}: expected logits ({examples}, k) for {examples} examples, got {shape}"
         )
-    if not logits.is_floating_point():
-        raise UserError(
-            f"network {name!r}: expected logits of a floating dtype, got {logits.dtype}; hand out what its classes "
-            "are chosen from"
-        )
     if not logits.isfinite().all():
         raise UserError(
             f"network {name!r}: expected finite logits, got NaN or infinity on inputs in [0, 1]; "
