@@ -80,6 +80,15 @@ def test_honest_logits_are_left_as_they_are(honest: str) -> None:
     assert evened(request(fakes.HONEST[honest]())) is None
 
 
+@pytest.mark.parametrize("count", [8, 24])
+def test_few_examples_tell_as_much(count: int) -> None:
+    """Two neighbours among few logits are close by chance."""
+    data = fakes.digits(count=count)
+    for honest in ("plain", "input noise"):
+        assert evened(request(fakes.HONEST[honest](), data=data)) is None
+    assert evened(request(Squashed(fakes.plain(), "tanh"), data=data)) is not None
+
+
 @pytest.mark.parametrize(
     "liar", ["loud", "argmax", "thermometer", "abstaining", "dropout", "decoy slope", "logit noise"]
 )

@@ -14,7 +14,8 @@ __all__ = ["Evened", "evened"]
 EXAMPLES = 64
 """Of the data, whose logits tell how they are squashed."""
 
-KNOTS = 200
+MOST, FEWEST = 200, 20
+"""Knots: as many as a third of the logits, since a distance of two neighbours alone is chance."""
 
 BENT = 30.0
 """How many times steeper the spread may be at its 95th percentile than at its 5th.
@@ -76,12 +77,12 @@ def evened(r: Request) -> Defense | None:
 def _knots(z: Float[Tensor, "n k"]) -> tuple[Float[Tensor, "m"], Float[Tensor, "m"]] | None:
     """Quantiles and the normal ones beside them; None where they are alike but for a factor, or too few."""
     values = z.flatten().unique()
-    if not values.isfinite().all() or len(values) < KNOTS:
+    knots = min(MOST, len(values) // 3)
+    if not values.isfinite().all() or knots < FEWEST:
         return None
-    values = values[torch.linspace(0, len(values) - 1, KNOTS).long()]
-    share = torch.arange(1, KNOTS + 1) / (KNOTS + 1)
-    normal = torch.special.ndtri(share)
+    values = values[torch.linspace(0, len(values) - 1, knots).long()]
+    normal = torch.special.ndtri(torch.arange(1, knots + 1) / (knots + 1))
     slopes = (normal.diff() / values.diff()).sort().values
-    if slopes[int(0.95 * KNOTS)] < BENT * slopes[int(0.05 * KNOTS)]:
+    if slopes[int(0.95 * knots)] < BENT * slopes[int(0.05 * knots)]:
         return None
     return values, normal

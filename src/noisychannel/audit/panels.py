@@ -162,7 +162,7 @@ def _spent(e: Evidence) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
     top = e.draws_of_attacks
     for name in e.white_box:
-        if " times the steps of one draw" in name:
+        if name.endswith(" times the steps of one draw"):
             both = sorted(
                 {*e.mine.attempts[name].positions} & {*e.mine.attempts[rung(top)].positions}
             )
